@@ -1,0 +1,113 @@
+"""File descriptors that somebody owns, and sockets that only their owner may use."""
+
+import os
+import socket
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Self
+
+from mdevemu.errors import ConfigError
+
+
+class Fd:
+    """A descriptor that is closed exactly once, by its owner.
+
+    Whoever is handed an ``Fd`` owns it and closes it; ``with`` does that at the
+    end of a block.  Closing again does nothing.
+    """
+
+    __slots__ = ("_number",)
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def fileno(self) -> int:
+        """The descriptor's number; an error once it is closed."""
+        assert self._number >= 0, "use of a closed descriptor"
+        return self._number
+
+    def close(self) -> None:
+        """Give the descriptor back to the kernel."""
+        number, self._number = self._number, -1
+        if number >= 0:
+            os.close(number)
+
+    def duplicate(self) -> "Fd":
+        """Another descriptor for the same open file."""
+        return Fd(os.dup(self.fileno()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Fd({self._number})"
+
+
+def close_all(fds: Iterable[Fd | None]) -> None:
+    """Close each descriptor; None stands for a place without one."""
+    for fd in fds:
+        if fd is not None:
+            fd.close()
+
+
+MAX_SOCKET_PATH = 107
+"""Most bytes of a Unix socket's path.  Spec: unix(7), sun_path."""
+
+BACKLOG = 8
+"""Connections that may wait for ``accept``; each is taken or refused at once."""
+
+
+def listen_privately(path: Path) -> socket.socket:
+    """A listening, non-blocking Unix socket with mode 0600; a dead socket in its place is removed.
+
+    Raises:
+        ConfigError: the path is too long, taken, or in no folder of ours; nothing was changed.
+    """
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise ConfigError(str(path), f"a socket's path has at most {MAX_SOCKET_PATH} bytes")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        # The file gets its mode when it appears: there is no moment for a chmod to miss.
+        before = os.umask(0o177)
+        try:
+            listener.bind(os.fspath(path))
+        finally:
+            os.umask(before)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as wrong:
+        listener.close()
+        raise ConfigError(str(path), f"cannot listen: {wrong.strerror}") from None
+    except ConfigError:
+        listener.close()
+        raise
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the socket of a server that is no more.
+
+    Raises:
+        ConfigError: something else is there, or somebody listens.
+    """
+    try:
+        kind = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(kind):
+        raise ConfigError(str(path), "exists, and is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except BlockingIOError:  # somebody listens, and has a full backlog
+            pass
+    raise ConfigError(str(path), "somebody listens there already")

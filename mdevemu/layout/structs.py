@@ -1,0 +1,86 @@
+"""Little-endian structs of fixed size, written as annotated classes.
+
+    class Header(Struct):
+        id: u16
+        flags: Annotated[Flags, U32]             # any IntEnum or IntFlag
+        nonce: Annotated[bytes, Scalar("12s")]   # bytes of a fixed length
+
+A struct is a frozen value that moves between machines.  Its attributes are the
+names in the specification and nothing else, so the verbs are functions:
+``sizeof``, ``pack`` and ``unpack``.
+"""
+
+import struct
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform, get_args, get_type_hints
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """How one member is stored; ``code`` is the struct module's format of it."""
+
+    code: str
+
+
+U8, U16, U32, U64 = Scalar("B"), Scalar("H"), Scalar("I"), Scalar("Q")
+u8 = Annotated[int, U8]
+u16 = Annotated[int, U16]
+u32 = Annotated[int, U32]
+u64 = Annotated[int, U64]
+
+
+@dataclass_transform(frozen_default=True)
+class Struct:
+    """Base of every struct."""
+
+    _codec: ClassVar[struct.Struct]
+    _kinds: ClassVar[dict[str, type[Any]]]
+    _codes: ClassVar[dict[str, str]]
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True)(cls)
+        hints = get_type_hints(cls, include_extras=True)
+        placed = {field.name: get_args(hints[field.name]) for field in fields(cls)}  # type: ignore[arg-type]
+        cls._kinds = {name: kind for name, (kind, _) in placed.items()}
+        cls._codes = {name: scalar.code for name, (_, scalar) in placed.items()}
+        cls._codec = struct.Struct("<" + "".join(cls._codes.values()))
+
+
+S = TypeVar("S", bound=Struct)
+
+
+def sizeof(kind: type[Struct]) -> int:
+    """Encoded size, in bytes."""
+    return kind._codec.size
+
+
+def members_of(kind: type[Struct]) -> list[tuple[str, int, int]]:
+    """Each member's (name, offset in bytes, size in bytes), in order."""
+    placed, offset = [], 0
+    for name, letter in kind._codes.items():
+        size = struct.calcsize("<" + letter)
+        placed.append((name, offset, size))
+        offset += size
+    return placed
+
+
+def format_of(kind: type[Struct]) -> str:
+    """The struct module's format string."""
+    return kind._codec.format
+
+
+def unpack(kind: type[S], data: bytes | bytearray | memoryview, offset: int = 0) -> S:
+    """Decode ``sizeof(kind)`` bytes of ``data`` from ``offset`` on.
+
+    Raises:
+        ValueError: ``data`` is too short, or an enum has no such value.
+    """
+    if len(data) - offset < sizeof(kind):
+        raise ValueError(f"{kind.__name__} is {sizeof(kind)} bytes, got {len(data) - offset}")
+    raw = kind._codec.unpack_from(data, offset)
+    return kind(*(to(value) for to, value in zip(kind._kinds.values(), raw, strict=True)))
+
+
+def pack(value: Struct) -> bytes:
+    """Encode to exactly ``sizeof(type(value))`` bytes."""
+    return value._codec.pack(*(getattr(value, name) for name in value._kinds))

@@ -1,0 +1,5 @@
+"""Where words live in a region, and how guest accesses reach them."""
+
+from mdevemu.registers.bank import Array, Bank, Reg, RegisterMap, Slot, declared, size_of, slots
+
+__all__ = ["Array", "Bank", "Reg", "RegisterMap", "Slot", "declared", "size_of", "slots"]
