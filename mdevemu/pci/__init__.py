@@ -1,0 +1,1 @@
+"""The PCI function that a guest sees: config space, BARs, interrupts."""

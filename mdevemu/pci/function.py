@@ -1,0 +1,291 @@
+"""Hop 4, region access to config space, BAR or MSI-X: the function that a VMM plugs in.
+
+Spec: PCI Express Base 5.0 §7.5, §6.6.2 (function-level reset); Linux, VFIO region
+and interrupt indexes
+"""
+
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mdevemu.errors import RequestError
+from mdevemu.fds import Fd, close_all
+from mdevemu.pci.capabilities import Power
+from mdevemu.pci.config import Bar, ConfigSpace, Identity, config_space
+from mdevemu.pci.interrupts import Interrupts, Line
+from mdevemu.pci.msix import BAR, PENDING, TABLE, Msix
+from mdevemu.registers import Bank, size_of
+from mdevemu.trace import Trace
+
+CONFIG = 7
+"""VFIO's number of the config region; 0 to 5 are the BARs."""
+REGIONS = 9
+"""How many regions VFIO has: BARs, ROM, config and VGA."""
+
+
+class Device(Protocol):
+    """What a function needs of the device behind it."""
+
+    @property
+    def identity(self) -> Identity:
+        """How it introduces itself."""
+
+    @property
+    def bars(self) -> Sequence[Bar]:
+        """Its BARs; BAR 1 is taken by the MSI-X table if it has vectors."""
+
+    @property
+    def vectors(self) -> int:
+        """How many interrupt vectors it has, 0 to 128."""
+
+    @property
+    def pending_intx(self) -> bool:
+        """It wants its interrupt line up."""
+
+    def pend(self, vector: int) -> None:
+        """Remember an interrupt for ``pending_intx``: there are no messages now."""
+
+    def read(self, bar: int, offset: int, length: int) -> bytes:
+        """Guest read of ``length`` bytes of a BAR."""
+
+    def write(self, bar: int, offset: int, data: bytes) -> None:
+        """Guest write of a BAR."""
+
+    def enable(self, bus_master: bool) -> None:
+        """Reach memory from now on, or not any more."""
+
+    def reset(self) -> None:
+        """Forget everything that software did to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One VFIO region.
+
+    Attributes:
+        size: bytes, 0 if it does not exist.
+        memory: file that a VMM may map; its device owns it.
+        memory_offset: where in the file the region starts, in bytes.
+        areas: (offset, bytes) of what can be mapped; none with ``memory`` means all of it.
+    """
+
+    size: int = 0
+    readable: bool = False
+    writable: bool = False
+    memory: Fd | None = None
+    memory_offset: int = 0
+    areas: Sequence[tuple[int, int]] = ()
+
+
+class Function:
+    """A PCI Express endpoint.
+
+    A BAR can be read and written whatever the memory enable bit says: decoding
+    is up to the VMM, which maps some BARs and would not ask.
+    """
+
+    def __init__(
+        self, device: Device, trace: Trace, name: str = "", identity: Identity | None = None
+    ) -> None:
+        """``name`` is for the trace; ``identity`` is used instead of the device's own."""
+        self._device = device
+        self._trace = trace
+        self._name = name
+        self._line = Line()
+        self._msix = Msix(device.vectors) if device.vectors else None
+        bars = [*device.bars, *([self._msix.bar] if self._msix else [])]
+        place = (device.vectors, BAR, TABLE, PENDING) if self._msix else None
+        self._config = Bank(config_space(identity or device.identity, bars, place))
+        self._regions = regions(bars)
+        self._interrupts: tuple[Interrupts, ...] = (
+            self._line,
+            Interrupts("MSI", 0),
+            self._msix or Interrupts("MSI-X", 0),
+            Interrupts("ERR", 1),
+            Interrupts("REQ", 1),
+        )
+        self._power = Power.D0
+        self._enabled = False
+
+    @property
+    def config(self) -> type[ConfigSpace]:
+        """The declaration of the config space."""
+        return self._config.kind
+
+    @property
+    def regions(self) -> Sequence[Region]:
+        """Every VFIO region, by its number."""
+        return self._regions
+
+    @property
+    def interrupts(self) -> Sequence[int]:
+        """How many vectors each VFIO interrupt index has: INTx, MSI, MSI-X, ERR, REQ."""
+        return [source.count for source in self._interrupts]
+
+    @property
+    def msix_enabled(self) -> bool:
+        """Interrupts are messages: the guest said so, or the VMM did."""
+        if self._msix is None:
+            return False
+        return self._config.regs.msix_control.enable or self._msix.assigned > 0
+
+    # Accesses.
+
+    def read(self, region: int, offset: int, length: int) -> bytes:
+        """Read ``length`` bytes of a region; what does not exist reads as zero."""
+        if region == CONFIG:
+            regs = self._config.regs
+            regs.status.interrupt = self._device.pending_intx and not self.msix_enabled
+            return self._config.read(offset, length)
+        if self._msix and region == BAR:
+            return self._msix.read(offset, length)
+        if region > 5 or not self._regions[region].size:
+            return bytes(length)
+        data = self._device.read(region, offset, length)
+        self.update()
+        return data
+
+    def write(self, region: int, offset: int, data: bytes) -> None:
+        """Write to a region; what does not exist ignores it."""
+        if region == CONFIG:
+            self._config.write(offset, data)
+            self._configured()
+        elif self._msix and region == BAR:
+            self._msix.write(offset, data)
+        elif region <= 5 and self._regions[region].size:
+            self._device.write(region, offset, data)
+            self.update()
+
+    def _configured(self) -> None:
+        """Do what the config space says now."""
+        regs = self._config.regs
+        if regs.device_control.initiate_flr:
+            self._reset("flr")
+            return
+        if regs.power_control.state in (Power.D1, Power.D2):
+            # There is no such state, so the write is discarded.
+            regs.power_control.state = self._power
+        if regs.power_control.state is not self._power:
+            self._power = regs.power_control.state
+            self._trace.emit("function.power", function=self._name, state=self._power.name)
+        self._enable(regs.command.bus_master and self._power is Power.D0)
+        self.update()
+
+    def _enable(self, bus_master: bool) -> None:
+        """Tell the device if that is new to it."""
+        if bus_master != self._enabled:
+            self._enabled = bus_master
+            self._trace.emit("function.bus_master", function=self._name, enabled=bus_master)
+            self._device.enable(bus_master)
+
+    # Resets.
+
+    def reset(self) -> None:
+        """Start anew, as after power-on; interrupts stay assigned."""
+        self._reset("message")
+
+    def _reset(self, cause: str) -> None:
+        self._trace.emit("function.reset", function=self._name, cause=cause)
+        self._enabled = False
+        self._device.enable(False)
+        self._device.reset()
+        self._config.reset()
+        self._power = Power.D0
+        if self._msix:
+            self._msix.reset()
+        self.update()
+
+    # Interrupts, as the device sees them.
+
+    def interrupt(self, vector: int) -> None:
+        """Interrupt the guest; there is nothing to wait for, and nothing that can fail.
+
+        A vector that does not exist is what a driver asked for in error: it is lost.
+        """
+        if self._msix and vector >= self._msix.count:
+            self._trace.emit("function.no_vector", function=self._name, vector=vector)
+        elif self._msix and self.msix_enabled:
+            self._msix.interrupt(vector)
+        else:
+            self._device.pend(vector)
+            self.update()
+
+    def update(self) -> None:
+        """Look at the device's interrupt line, and at what holds interrupts back."""
+        regs, asleep = self._config.regs, self._power is not Power.D0
+        if self._msix:
+            self._msix.hold(regs.msix_control.function_mask or asleep)
+        held = regs.command.interrupt_disable or asleep or self.msix_enabled
+        self._line.set(self._device.pending_intx, held=held)
+
+    # Interrupts, as the VMM sees them.
+
+    def assign(self, index: int, start: int, eventfds: Sequence[Fd | None]) -> None:
+        """Take eventfds for vectors from ``start`` on; None takes one away.
+
+        Raises:
+            RequestError: no such vectors, or not an eventfd; nothing has changed,
+                and the given descriptors are closed.
+        """
+        try:
+            source = self._source(index)
+        except RequestError:
+            close_all(eventfds)
+            raise
+        source.assign(start, eventfds)
+        self.update()
+
+    def disable(self, index: int) -> None:
+        """Forget every eventfd of an index.
+
+        Raises:
+            RequestError: no such index.
+        """
+        self._source(index).disable()
+        self.update()
+
+    def trigger(self, index: int, start: int, count: int) -> None:
+        """Signal vectors because the VMM says so.
+
+        Raises:
+            RequestError: no such vectors; none was signalled.
+        """
+        self._source(index).trigger(start, count)
+
+    def mask(self, index: int, start: int, count: int) -> None:
+        """Hold vectors back until they are unmasked.
+
+        Raises:
+            RequestError: no such vectors, or these cannot be masked; nothing has changed.
+        """
+        self._source(index).mask(start, count)
+
+    def unmask(self, index: int, start: int, count: int) -> None:
+        """Let vectors through again; what is still pending is signalled.
+
+        Raises:
+            RequestError: no such vectors, or these cannot be masked; nothing has changed.
+        """
+        self._source(index).unmask(start, count)
+
+    def disconnect(self) -> None:
+        """The VMM is gone: forget its eventfds, keep everything else."""
+        for source in self._interrupts:
+            source.disable()
+        self.update()
+
+    def _source(self, index: int) -> Interrupts:
+        if not 0 <= index < len(self._interrupts):
+            raise RequestError(errno.EINVAL, f"there is no interrupt index {index}")
+        return self._interrupts[index]
+
+
+def regions(bars: Sequence[Bar]) -> Sequence[Region]:
+    """Every VFIO region of a function with these BARs."""
+    made = [Region()] * REGIONS
+    made[CONFIG] = Region(size_of(ConfigSpace), readable=True, writable=True)
+    for bar in bars:
+        areas = [(0, bar.memory_size)] if bar.memory and bar.memory_size else []
+        made[bar.index] = Region(bar.size, True, True, bar.memory, 0, areas)
+    return made
