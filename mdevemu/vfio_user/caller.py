@@ -1,0 +1,151 @@
+"""Requests that wait for their replies, over a socket that blocks for so long and no longer."""
+
+import errno
+import os
+import socket
+import struct
+import time
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias
+
+from mdevemu.errors import ProtocolError, RequestError
+from mdevemu.fds import Fd, close_all
+from mdevemu.vfio_user import wire
+from mdevemu.vfio_user.messages import Message, encode
+from mdevemu.vfio_user.transport import Transport
+from mdevemu.vfio_user.wire import Command
+
+
+class HasDescriptor(Protocol):
+    """A file, socket, ``Fd``, ... that has a descriptor."""
+
+    def fileno(self) -> int:
+        """Its number."""
+
+
+FileLike: TypeAlias = int | HasDescriptor
+"""A descriptor, as a number or as what has one; it stays its owner's."""
+
+
+def connect(path: str | os.PathLike[str], timeout: float) -> socket.socket:
+    """A socket connected to ``path`` within ``timeout`` seconds.
+
+    Raises:
+        OSError: nobody listens there, or nobody takes the connection in time.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(os.fspath(path))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class Caller:
+    """The client end of a connection, without an idea of devices.
+
+    A refusal leaves it open; any other error closes it, because a reply that
+    comes late would be taken for another's.  Commands that the server sends are
+    declined.
+    """
+
+    def __init__(self, sock: socket.socket, timeout: float) -> None:
+        """Own ``sock``; each request may take ``timeout`` seconds."""
+        # Time limits in the kernel cost no extra system call per reply.
+        sock.setblocking(True)
+        limit = struct.pack("@ll", int(timeout), max(1, int(timeout % 1 * 1_000_000)))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        self._timeout = timeout
+        self._transport = Transport(sock)
+        self._id = 0
+
+    def close(self) -> None:
+        """Hang up; again does nothing."""
+        self._transport.close()
+
+    def request(
+        self, command: Command, payload: bytes = b"", fds: Sequence[FileLike] = ()
+    ) -> bytes:
+        """The reply's payload; descriptors that came with it are closed.
+
+        Raises:
+            RequestError: the server refused.
+            ProtocolError: it makes no sense.
+            ConnectionError: it is gone.
+            TimeoutError: it took too long.
+        """
+        reply, stray = self.exchange(command, payload, fds)
+        close_all(stray)
+        return reply
+
+    def exchange(
+        self, command: Command, payload: bytes = b"", fds: Sequence[FileLike] = ()
+    ) -> tuple[bytes, list[Fd]]:
+        """The reply's payload and descriptors, which are the caller's; raises like ``request``."""
+        id = self.post(command, payload, fds)
+        deadline = time.monotonic() + self._timeout
+        while True:
+            message = self._receive(command, deadline)
+            if message.flags & wire.TYPE_MASK == wire.COMMAND:
+                self._decline(message)
+                continue
+            if (message.id, message.command) != (id, command):
+                message.close()
+                raise self.broken(f"reply {message.id} to command {message.command}")
+            if message.flags & wire.ERROR:
+                message.close()
+                number = message.error if message.error in errno.errorcode else errno.EINVAL
+                raise RequestError(number, f"{command.name} refused")
+            return message.payload, message.take()
+
+    def post(
+        self,
+        command: Command,
+        payload: bytes,
+        fds: Sequence[FileLike] = (),
+        flags: int = wire.COMMAND,
+    ) -> int:
+        """The id of the message that went out."""
+        self._id = (self._id + 1) & 0xFFFF
+        self._transmit(encode(self._id, command, payload, flags=flags), fds)
+        return self._id
+
+    def _transmit(self, data: bytes, fds: Sequence[FileLike] = ()) -> None:
+        try:
+            self._transport.send(data, [fd if isinstance(fd, int) else fd.fileno() for fd in fds])
+        except OSError as broken:
+            self.close()
+            raise ConnectionError(f"server is gone: {broken.strerror}") from broken
+        if self._transport.queued:
+            self.close()
+            raise TimeoutError("server does not read")
+
+    def _receive(self, command: Command, deadline: float) -> Message:
+        try:
+            while (message := self._transport.next()) is None:
+                if not self._transport.receive():
+                    raise ConnectionResetError("server closed the connection")
+                if time.monotonic() > deadline:
+                    raise BlockingIOError
+        except BlockingIOError:
+            self.close()
+            raise TimeoutError(f"no reply to {command.name} in {self._timeout} s") from None
+        except (OSError, ProtocolError):
+            self.close()
+            raise
+        return message
+
+    def _decline(self, message: Message) -> None:
+        """Tell the server that we do not do what it asks for."""
+        message.close()
+        if not message.flags & wire.NO_REPLY:
+            flags = wire.REPLY | wire.ERROR
+            self._transmit(encode(message.id, message.command, flags=flags, error=errno.ENOSYS))
+
+    def broken(self, what: str) -> ProtocolError:
+        """Close, since what comes next would not be understood either."""
+        self.close()
+        return ProtocolError(what)

@@ -1,0 +1,122 @@
+"""A vfio-user server on a Unix socket: one client at a time, the next one any time after."""
+
+import os
+from pathlib import Path
+
+from mdevemu.fds import Fd, listen_privately
+from mdevemu.trace import Trace
+from mdevemu.vfio_user.connection import Connection, Watcher
+from mdevemu.vfio_user.session import Function, Session, Windows
+from mdevemu.vfio_user.transport import Transport
+
+__all__ = ["Server", "Watcher"]
+
+
+class Server:
+    """Listens for the client of one function.
+
+    A second client is accepted and closed at once, so that it does not sit in
+    the backlog until it loses patience.  When a client is gone, its windows and
+    eventfds are given back, the device keeps its state, and the next may come.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        function: Function,
+        windows: Windows,
+        loop: Watcher,
+        trace: Trace,
+        name: str,
+    ) -> None:
+        """Listen on ``path``, which only this user can connect to.
+
+        ``name`` says in the trace which server it is.
+
+        Raises:
+            ConfigError: nobody can listen there; nothing was changed.
+        """
+        self.path = Path(path)
+        self.name = name
+        self._function = function
+        self._windows = windows
+        self._loop = loop
+        self._trace = trace
+        self._connection: Connection | None = None
+        self._socket = listen_privately(self.path)
+        self._open = True
+        # Given up for a moment when descriptors run out, to turn a client away.
+        self._reserve = _reserve()
+        # Always ready: how a connection asks for another turn.
+        self._again = Fd(os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        loop.watch(self._socket.fileno(), self._accept)
+
+    @property
+    def connected(self) -> bool:
+        """A client is there."""
+        return self._connection is not None
+
+    def disconnect(self, reason: str) -> None:
+        """Send the client away, if there is one."""
+        if self._connection is not None:
+            self._connection.close(reason)
+
+    def close(self) -> None:
+        """Send the client away, stop listening and remove the socket; again does nothing."""
+        if not self._open:
+            return
+        self._open = False
+        self.disconnect("server closed")
+        self._loop.forget(self._socket.fileno())
+        self._socket.close()
+        self._reserve.close()
+        self._again.close()
+        self.path.unlink(missing_ok=True)
+
+    def _accept(self) -> None:
+        if self._connection is not None and self._connection.hung_up:
+            # The next one came before we noticed that the last one left: it waits for that.
+            self._loop.forget(self._socket.fileno())
+            return
+        try:
+            client, _ = self._socket.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as full:
+            self._turn_away(full.strerror)
+            return
+        if self._connection is not None:
+            client.close()
+            self._trace.emit("session.refused", session=self.name, reason="already connected")
+            return
+        client.setblocking(False)
+        session = Session(self._function, self._windows, self._trace, self.name)
+        self._connection = Connection(
+            Transport(client),
+            session,
+            self._loop,
+            self._again,
+            self._trace,
+            self.name,
+            self._closed,
+        )
+
+    def _turn_away(self, reason: str | None) -> None:
+        """Refuse a client for which there is no descriptor, so that it does not wait for ever."""
+        self._reserve.close()
+        try:
+            self._socket.accept()[0].close()
+        except OSError:
+            pass
+        finally:
+            self._reserve = _reserve()
+        self._trace.emit("session.refused", session=self.name, reason=reason)
+
+    def _closed(self) -> None:
+        self._connection = None
+        if self._open:
+            self._loop.watch(self._socket.fileno(), self._accept)
+
+
+def _reserve() -> Fd:
+    return Fd(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))

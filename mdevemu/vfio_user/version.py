@@ -1,0 +1,132 @@
+"""VERSION: what both ends can do, as bounded JSON."""
+
+import errno
+import json
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+from mdevemu.errors import RequestError
+from mdevemu.vfio_user import wire
+
+LARGEST = 4096
+"""Most bytes of JSON that we look at; QEMU sends 194."""
+
+BRACKETS = 64
+"""Most objects and arrays in it, so that nesting needs no stack to speak of; QEMU sends 3."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What one end says it can do; the defaults hold for what it does not mention.
+
+    Attributes:
+        max_msg_fds: descriptors it can receive in one message.
+        max_data_xfer_size: most data bytes of one read or write.
+        max_dma_maps: most DMA windows at a time.
+        pgsizes: page sizes of DMA windows in bytes, or'ed together.
+        write_multiple: it knows REGION_WRITE_MULTI.
+
+    Spec: VFIO_USER_VERSION.
+    """
+
+    max_msg_fds: int = 1
+    max_data_xfer_size: int = 1 << 20
+    max_dma_maps: int = 65535
+    pgsizes: int = 4096
+    write_multiple: bool = False
+
+
+OURS = Capabilities(
+    wire.MAX_FDS, wire.MAX_TRANSFER, wire.MAX_MAPS, wire.PAGE_SIZES, write_multiple=True
+)
+
+
+def agree(peer: Capabilities) -> Capabilities:
+    """What we tell a peer: our limits, and of our extras those that it has as well.
+
+    QEMU 10.1 and 10.2 send everything through a queue once they hear of
+    write_multiple, which costs them a thread switch and nothing else.
+    """
+    return replace(OURS, write_multiple=OURS.write_multiple and peer.write_multiple)
+
+
+# QEMU and libvfio-user stay within these; outside them is a peer that we misunderstand.
+_RANGES = {
+    "max_msg_fds": range(1025),
+    "max_data_xfer_size": range(1, 1 << 32),
+    "max_dma_maps": range(1, 1 << 32),
+    "pgsizes": range(1, 1 << 64),
+}
+
+
+def encode_version(minor: int, capabilities: Capabilities) -> bytes:
+    """Payload of a VERSION message.
+
+    Ours is 127 bytes, which matters: QEMU takes 198 and no more.
+    What is false is left out, so that nobody is told of a capability unasked.
+    """
+    told = {name: getattr(capabilities, name) for name in _RANGES}
+    if capabilities.write_multiple:
+        told["write_multiple"] = True
+    text = json.dumps({"capabilities": told}, separators=(",", ":"))
+    return wire.VERSION.pack(wire.MAJOR, minor) + text.encode() + b"\0"
+
+
+def decode_version(payload: bytes) -> tuple[int, int, Capabilities]:
+    """Major, minor and capabilities of the other end.
+
+    Keys that we do not know are somebody else's; ones that we know must be sane.
+
+    Raises:
+        RequestError: EINVAL; the payload is short, or its JSON is not what it must be.
+    """
+    if len(payload) < wire.VERSION.size:
+        raise RequestError(errno.EINVAL, f"VERSION of {len(payload)} bytes")
+    major, minor = wire.VERSION.unpack_from(payload)
+    return major, minor, _capabilities(payload[wire.VERSION.size :])
+
+
+def _capabilities(text: bytes) -> Capabilities:
+    if not text:
+        return Capabilities()
+    if len(text) > LARGEST:
+        raise RequestError(errno.EINVAL, f"VERSION with {len(text)} bytes of JSON")
+    if text.count(b"{") + text.count(b"[") > BRACKETS:
+        raise RequestError(errno.EINVAL, "VERSION with a thicket of JSON")
+    if text.find(b"\0") != len(text) - 1:
+        raise RequestError(errno.EINVAL, "VERSION whose JSON does not end at its one NUL")
+    try:
+        data = json.loads(text[:-1].decode(), object_pairs_hook=_distinct, parse_constant=_not_json)
+    except ValueError as wrong:
+        raise RequestError(errno.EINVAL, f"VERSION with bad JSON: {wrong}") from None
+    offered = _object(_object(data, "version data").get("capabilities", {}), "capabilities")
+    for name in ("migration", "twin_socket"):  # never agreed to, but never nonsense either
+        _object(offered.get(name, {}), name)
+    told: dict[str, Any] = {}
+    for name, accepted in _RANGES.items():
+        if name in offered:
+            value = offered[name]
+            if type(value) is not int or value not in accepted:
+                raise RequestError(errno.EINVAL, f"VERSION with {name} {value!r:.40}")
+            told[name] = value
+    multiple = offered.get("write_multiple", False)
+    if type(multiple) is not bool:
+        raise RequestError(errno.EINVAL, f"VERSION with write_multiple {multiple!r:.40}")
+    return Capabilities(**told, write_multiple=multiple)
+
+
+def _object(value: object, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise RequestError(errno.EINVAL, f"VERSION whose {what} is no JSON object")
+    return value
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key twice in one object")
+    return made
+
+
+def _not_json(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON")

@@ -1,0 +1,92 @@
+"""Which DMA windows a client has lent, in order, without overlap."""
+
+import errno
+from bisect import bisect_left, bisect_right
+from typing import Protocol
+
+from mdevemu.errors import RequestError
+from mdevemu.fds import Fd
+from mdevemu.vfio_user import wire
+
+
+class Windows(Protocol):
+    """The address space that a client's windows go to.
+
+    The session has seen to it that windows are page-aligned, do not wrap, do
+    not overlap and are at most ``wire.MAX_MAPS``.
+    """
+
+    def map(
+        self, iova: int, size: int, file: Fd | None, offset: int, *, readable: bool, writable: bool
+    ) -> None:
+        """Lend ``size`` bytes of ``file`` from ``offset`` on; takes ``file`` even if it raises.
+
+        Without a file the window is there, and nothing is behind it.
+
+        Raises:
+            RequestError: it cannot be mapped, and nothing was.
+        """
+
+    def unmap(self, iova: int, size: int) -> None:
+        """Take back what an earlier ``map`` lent; no access reaches it any more."""
+
+    def clear(self) -> None:
+        """Take everything back."""
+
+
+class Lent:
+    """The windows of one session."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._sizes: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def check(self, iova: int, size: int) -> None:
+        """Whether there is room for one more window, there.
+
+        Raises:
+            RequestError: EEXIST on overlap, ENOSPC if there are too many.
+        """
+        before = bisect_left(self._starts, iova + size) - 1
+        if before >= 0:
+            start = self._starts[before]
+            if start + self._sizes[start] > iova:
+                raise RequestError(errno.EEXIST, f"DMA_MAP over the window at {start:#x}")
+        if len(self._starts) >= wire.MAX_MAPS:
+            raise RequestError(errno.ENOSPC, f"more than {wire.MAX_MAPS} DMA windows")
+
+    def add(self, iova: int, size: int) -> None:
+        """Remember a window that ``check`` allowed."""
+        self._starts.insert(bisect_right(self._starts, iova), iova)
+        self._sizes[iova] = size
+
+    def remove(self, iova: int, size: int) -> list[tuple[int, int]]:
+        """Forget the windows of a range, and tell which: (address, bytes), in order.
+
+        A range that holds several windows takes them all, as VFIO's does: a VMM with a
+        virtual IOMMU drops a whole domain in a few large ranges.
+
+        Raises:
+            RequestError: ENOENT, no window is there; EINVAL, it would cut one in two.
+        """
+        first, last = bisect_left(self._starts, iova), bisect_left(self._starts, iova + size)
+        gone = [(start, self._sizes[start]) for start in self._starts[first:last]]
+        before = self._starts[first - 1] if first else None
+        if before is not None and before + self._sizes[before] > iova:
+            raise RequestError(errno.EINVAL, f"DMA_UNMAP cuts the window at {before:#x}")
+        if not gone:
+            raise RequestError(errno.ENOENT, f"DMA_UNMAP of {iova:#x}+{size:#x}, never mapped")
+        if sum(gone[-1]) > iova + size:
+            raise RequestError(errno.EINVAL, f"DMA_UNMAP cuts the window at {gone[-1][0]:#x}")
+        del self._starts[first:last]
+        for start, _ in gone:
+            del self._sizes[start]
+        return gone
+
+    def clear(self) -> None:
+        """Forget every window."""
+        self._starts.clear()
+        self._sizes.clear()
