@@ -1,0 +1,226 @@
+"""Hop 8, Iova to bytes: what a device holds instead of memory.
+
+A port names its requester, and is the only way to bytes.  It looks like
+memory; what it reaches is decided by the IOMMU alone, each time.
+"""
+
+import struct
+
+from mdevemu.errors import DmaFault
+from mdevemu.iommu.causes import ACCESS_FAULT, PAGE_FAULT, Access, Fault
+from mdevemu.iommu.iommu import Iommu
+from mdevemu.iommu.requests import Request
+from mdevemu.memory import Miss, PhysicalMemory
+from mdevemu.units import PAGE, Hpa, Iova
+
+_END = 1 << 64
+_U16, _U32, _U64 = struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<Q")
+
+NOT_ALLOWED = 0
+"""Cause of an access that never left the device: bus mastering is off."""
+
+
+class Piece:
+    """Some bytes of an access whose backing cannot be viewed: they are read or written."""
+
+    __slots__ = ("_at", "_iova", "_length", "_port", "_write")
+
+    def __init__(self, port: "Port", iova: Iova, at: Hpa, length: int, write: bool) -> None:
+        self._port = port
+        self._iova = iova
+        self._at = at
+        self._length = length
+        self._write = write
+
+    def __len__(self) -> int:
+        return self._length
+
+    def read(self) -> bytes:
+        """All of the piece.
+
+        Raises:
+            DmaFault: its file shrank meanwhile.
+        """
+        return self._port.load(self._iova, self._at, self._length)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Write all of the piece.
+
+        Raises:
+            DmaFault: its file shrank meanwhile.
+        """
+        assert self._write, "a piece that was asked for reading"
+        assert len(data) == self._length
+        self._port.store(self._iova, self._at, data)
+
+
+class Port:
+    """Memory as one requester sees it.
+
+    Attributes:
+        enabled: the function may be a bus master; if not, every access faults.
+        device_id, process_id: whom the IOMMU sees.
+    """
+
+    def __init__(
+        self, iommu: Iommu, memory: PhysicalMemory, device_id: int, process_id: int
+    ) -> None:
+        self.enabled = False
+        self.device_id = device_id
+        self.process_id = process_id
+        self._iommu = iommu
+        self._memory = memory
+
+    def read(self, iova: Iova, length: int) -> bytes:
+        """Read ``length`` bytes.
+
+        Raises:
+            DmaFault: a byte of it may not be read.
+        """
+        if self.enabled and length > 0 and iova + length <= _END:
+            try:
+                line = self._iommu.line(self.device_id, self.process_id, iova, 1)
+                if iova + length <= line.high:
+                    return self._memory.read(iova + line.delta, length)
+            except Fault as fault:
+                raise DmaFault(iova, length, fault.cause, write=False) from None
+            except Miss:
+                at = iova + line.delta
+                raise self._missed(iova, length, iova, at, length, Access.READ) from None
+        runs = self._runs(iova, length, Access.READ)
+        return b"".join([self.load(at, to, count) for at, to, count in runs])
+
+    def write(self, iova: Iova, data: bytes | bytearray | memoryview) -> None:
+        """Write ``data``: all of it, or nothing.
+
+        Raises:
+            DmaFault: a byte of it may not be written; none was.
+        """
+        length = len(data)
+        if self.enabled and length > 0 and iova + length <= _END:
+            try:
+                line = self._iommu.line(self.device_id, self.process_id, iova, 2)
+                if iova + length <= line.high:
+                    self._memory.write(iova + line.delta, data)
+                    return
+            except Fault as fault:
+                raise DmaFault(iova, length, fault.cause, write=True) from None
+            except Miss:
+                at = iova + line.delta
+                raise self._missed(iova, length, iova, at, length, Access.WRITE) from None
+        whole = memoryview(data)
+        for at, to, count in self._runs(iova, length, Access.WRITE):
+            done = at - iova
+            self.store(at, to, whole[done : done + count])
+
+    def views(self, iova: Iova, length: int, write: bool) -> list[memoryview | Piece]:
+        """The bytes of an access themselves, in order, as few runs as there are.
+
+        Everything is translated before this returns.  A view is good until the
+        piece of work ends that asked for it: the window may be gone in the next.
+
+        Raises:
+            DmaFault: a byte of it may not be reached.
+        """
+        access = Access.WRITE if write else Access.READ
+        found: list[memoryview | Piece] = []
+        for at, to, count in self._runs(iova, length, access):
+            view = self._memory.view(to, count)
+            found.append(Piece(self, at, to, count, write) if view is None else view)
+        return found
+
+    def check(self, iova: Iova, length: int, *, write: bool) -> None:
+        """Raise the DmaFault that an access would end with, and move nothing."""
+        self._runs(iova, length, Access.WRITE if write else Access.READ)
+
+    def read_u16(self, iova: Iova) -> int:
+        """Little-endian, 2 bytes."""
+        value: int = _U16.unpack(self.read(iova, 2))[0]
+        return value
+
+    def read_u32(self, iova: Iova) -> int:
+        """Little-endian, 4 bytes."""
+        value: int = _U32.unpack(self.read(iova, 4))[0]
+        return value
+
+    def read_u64(self, iova: Iova) -> int:
+        """Little-endian, 8 bytes."""
+        value: int = _U64.unpack(self.read(iova, 8))[0]
+        return value
+
+    def write_u16(self, iova: Iova, value: int) -> None:
+        """Little-endian, 2 bytes."""
+        self.write(iova, _U16.pack(value))
+
+    def write_u32(self, iova: Iova, value: int) -> None:
+        """Little-endian, 4 bytes."""
+        self.write(iova, _U32.pack(value))
+
+    def write_u64(self, iova: Iova, value: int) -> None:
+        """Little-endian, 8 bytes."""
+        self.write(iova, _U64.pack(value))
+
+    def load(self, iova: Iova, at: Hpa, length: int) -> bytes:
+        """Read one run that ``iova`` was translated to."""
+        try:
+            return self._memory.read(at, length)
+        except Miss:
+            raise self._missed(iova, length, iova, at, length, Access.READ) from None
+
+    def store(self, iova: Iova, at: Hpa, data: bytes | bytearray | memoryview) -> None:
+        """Write one run that ``iova`` was translated to."""
+        try:
+            self._memory.write(at, data)
+        except Miss:
+            raise self._missed(iova, len(data), iova, at, len(data), Access.WRITE) from None
+
+    def _runs(self, iova: Iova, length: int, access: Access) -> list[tuple[Iova, Hpa, int]]:
+        """Translate a whole access into runs of physical memory that are all there.
+
+        Each is (first Iova, first physical address, bytes).
+        """
+        write = access == Access.WRITE
+        if not self.enabled:
+            raise DmaFault(iova, length, NOT_ALLOWED, write=write)
+        end = iova + length
+        if end > _END:
+            # No address space reaches further; a bus would have wrapped.
+            fault = Fault(PAGE_FAULT[access])
+            self._iommu.report(Request(self.device_id, self.process_id, iova, access), fault)
+            raise DmaFault(iova, length, fault.cause, write=write)
+        runs: list[tuple[Iova, Hpa, int]] = []
+        at = int(iova)
+        while at < end:
+            try:
+                line = self._iommu.line(self.device_id, self.process_id, at, access)
+            except Fault as fault:
+                raise DmaFault(at, end - at, fault.cause, write=write) from None
+            count = min(line.high, end) - at
+            to = at + line.delta
+            if not self._memory.present(to, count, write=write):
+                raise self._missed(iova, length, at, to, count, access)
+            if runs and runs[-1][1] + runs[-1][2] == to:
+                first, before, had = runs[-1]
+                # Two ranges of memory may touch by chance; a run lies in one.
+                if self._memory.present(before, had + count, write=write):
+                    runs[-1] = first, before, had + count
+                    at += count
+                    continue
+            runs.append((Iova(at), Hpa(to), count))
+            at += count
+        return runs
+
+    def _missed(
+        self, iova: int, length: int, at: int, to: int, count: int, access: Access
+    ) -> DmaFault:
+        """Nothing is behind a run at ``to``: an access fault at its first missing page."""
+        write = access == Access.WRITE
+        first = at
+        for page in range(at & -PAGE, at + count, PAGE):
+            first = max(page, at)
+            last = min(page + PAGE, at + count)
+            if not self._memory.present(to + first - at, last - first, write=write):
+                break
+        fault = Fault(ACCESS_FAULT[access])
+        self._iommu.report(Request(self.device_id, self.process_id, first, access), fault)
+        return DmaFault(first, iova + length - first, fault.cause, write=write)

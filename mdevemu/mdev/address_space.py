@@ -1,0 +1,271 @@
+"""An mdev's address space: windows become table entries, and vanish with their translations.
+
+The host driver's half of the IOMMU.  A window is mapped in the largest pages
+that its place allows.  When it goes, its entries are cleared, the IOMMU is told
+and has answered before anything that it led to is given back.
+"""
+
+import errno
+from bisect import bisect_left
+from dataclasses import dataclass
+
+from mdevemu.errors import RequestError
+from mdevemu.fds import Fd
+from mdevemu.iommu import Port
+from mdevemu.mdev.host_iommu import HostIommu, invalidation
+from mdevemu.mdev.tables import Exhausted, FirstStage
+from mdevemu.memory import Backing, inspect, open_backing
+from mdevemu.units import HBM_IOVA, PAGE, Hpa
+
+LIMIT = 1 << 47
+"""Windows end here: the lower canonical half of Sv48."""
+MAX_WINDOWS = 65535
+MAX_FILES = 256
+MAX_LENT = 1 << 40
+"""Bytes of all files that one VMM lends: they take room that the others need as well."""
+MAX_TABLES = 8192
+"""Tables of one address space: enough for 16 GiB in 4 KiB pages."""
+
+FileId = tuple[int, int, bool]
+
+
+@dataclass(slots=True)
+class _Lent:
+    """A file that a VMM lent, in physical memory.
+
+    Attributes:
+        name: which file it is.
+        base: physical address of its first byte.
+        windows: that lead to it.
+    """
+
+    name: FileId
+    base: Hpa
+    backing: Backing
+    windows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """A range that a VMM mapped; without a file no entry stands for it."""
+
+    size: int
+    lent: _Lent | None
+
+
+class AddressSpace:
+    """What one PASID of a device can reach: its windows below, its HBM above.
+
+    Attributes:
+        device_id, pasid: whom the IOMMU sees.
+        windows: how many there are.
+    """
+
+    def __init__(self, host: HostIommu, device_id: int) -> None:
+        """Take a PASID with nothing behind it.
+
+        Raises:
+            RequestError: the host has no PASID or no memory for tables left (ENOSPC).
+        """
+        self._host = host
+        try:
+            self._table = FirstStage(host.frames, MAX_TABLES)
+        except Exhausted:
+            raise _exhausted() from None
+        try:
+            self.pasid = host.attach(device_id, self._table.root)
+        except Exhausted:
+            self._table.close()
+            raise _exhausted() from None
+        self.device_id = device_id
+        self._starts: list[int] = []
+        self._windows: dict[int, _Window] = {}
+        self._lent: dict[FileId, _Lent] = {}
+        self._files = 0
+        self._bytes = 0
+        self._hbm = 0
+
+    @property
+    def windows(self) -> int:
+        return len(self._starts)
+
+    def port(self) -> Port:
+        """Memory as this PASID sees it; not enabled yet."""
+        return self._host.port(self.device_id, self.pasid)
+
+    def map(
+        self,
+        iova: int,
+        size: int,
+        file: Fd | None,
+        offset: int,
+        *,
+        readable: bool,
+        writable: bool,
+    ) -> None:
+        """Let the device reach ``size`` bytes of ``file`` at ``iova``; owns ``file``.
+
+        Without a file the window is only remembered: the device faults there.
+
+        Raises:
+            RequestError: nothing was mapped.
+        """
+        try:
+            at = self._place(iova, size, offset)
+            if file is None or not readable:
+                if file is not None and writable:
+                    # Spec: RISC-V Privileged, Sv39: W without R is a reserved encoding.
+                    raise RequestError(errno.EINVAL, "a window cannot be write-only")
+                self._remember(at, iova, _Window(size, None))
+                return
+            lent = self._lend(file, offset + size, writable=writable)
+            try:
+                self._table.map(iova, lent.base + offset, size, writable=writable)
+            except Exhausted:
+                self._return(lent)
+                raise _exhausted() from None
+            lent.windows += 1
+            self._remember(at, iova, _Window(size, lent))
+        finally:
+            if file is not None:
+                file.close()
+
+    def unmap(self, iova: int, size: int) -> None:
+        """Take a window away; nothing of it is reachable or cached on return.
+
+        Raises:
+            RequestError: ENOENT, no window is exactly there; nothing changed.
+        """
+        window = self._windows.get(iova)
+        if window is None or window.size != size:
+            raise RequestError(errno.ENOENT, f"no window is {iova:#x}+{size:#x}")
+        del self._windows[iova], self._starts[bisect_left(self._starts, iova)]
+        if window.lent is None:
+            return
+        emptied = self._table.unmap(iova, size)
+        # A table that went leaves more behind than one address can name.
+        single = not emptied and not size & size - 1 and not iova & size - 1
+        self._host.submit(invalidation(self.pasid, iova, size if single else 0))
+        self._table.release(emptied)
+        window.lent.windows -= 1
+        self._return(window.lent)
+
+    def clear(self) -> None:
+        """Take every window away; the HBM stays."""
+        emptied, lent = self._drop()
+        self._host.submit(invalidation(self.pasid))
+        self._table.release(emptied)
+        for each in lent:
+            self._return(each)
+
+    def map_hbm(self, hpa: Hpa, size: int) -> None:
+        """Let the device reach its slice of the HBM at HBM_IOVA; ``size`` is whole pages.
+
+        Raises:
+            RequestError: ENOSPC, no memory for tables is left; nothing was mapped.
+        """
+        assert not self._hbm, "HBM is mapped once"
+        assert not (hpa | size) % PAGE
+        try:
+            self._table.map(HBM_IOVA, hpa, size, writable=True)
+        except Exhausted:
+            raise _exhausted() from None
+        self._hbm = size
+
+    def close(self) -> None:
+        """Give up windows, HBM and PASID; every access with it faults from now on."""
+        _, lent = self._drop()
+        self._host.detach(self.device_id, self.pasid)
+        self._table.close()
+        for each in lent:
+            self._return(each)
+        self._hbm = 0
+
+    def _drop(self) -> tuple[list[Hpa], list[_Lent]]:
+        """Clear the entries of all windows; the tables and files that are then unused.
+
+        Those are not given back before the IOMMU was told.
+        """
+        emptied: list[Hpa] = []
+        lent: dict[int, _Lent] = {}
+        for iova, window in self._windows.items():
+            if window.lent is not None:
+                emptied += self._table.unmap(iova, window.size)
+                window.lent.windows -= 1
+                lent[id(window.lent)] = window.lent
+        self._starts.clear()
+        self._windows.clear()
+        return emptied, list(lent.values())
+
+    def _place(self, iova: int, size: int, offset: int) -> int:
+        """Where a new window belongs among the others."""
+        if size <= 0 or offset < 0 or (iova | size | offset) % PAGE:
+            raise RequestError(
+                errno.EINVAL, f"{iova:#x}+{size:#x} of offset {offset:#x} is not whole 4 KiB pages"
+            )
+        if iova < 0 or iova + size > LIMIT:
+            raise RequestError(errno.EINVAL, f"{iova:#x}+{size:#x} does not end below {LIMIT:#x}")
+        if len(self._starts) >= MAX_WINDOWS:
+            raise RequestError(errno.ENOSPC, f"{MAX_WINDOWS} windows are mapped")
+        at = bisect_left(self._starts, iova)
+        if at < len(self._starts) and self._starts[at] < iova + size:
+            raise self._overlap(iova, size, self._starts[at])
+        if at and self._starts[at - 1] + self._windows[self._starts[at - 1]].size > iova:
+            raise self._overlap(iova, size, self._starts[at - 1])
+        return at
+
+    def _overlap(self, iova: int, size: int, other: int) -> RequestError:
+        there = self._windows[other].size
+        reason = f"{iova:#x}+{size:#x} overlaps the window {other:#x}+{there:#x}"
+        return RequestError(errno.EEXIST, reason)
+
+    def _remember(self, at: int, iova: int, window: _Window) -> None:
+        self._starts.insert(at, iova)
+        self._windows[iova] = window
+
+    def _lend(self, file: Fd, end: int, *, writable: bool) -> _Lent:
+        """The lent file behind a descriptor, at least ``end`` bytes of it."""
+        facts = inspect(file)
+        if writable and not facts.writable:
+            reason = "the file cannot be written through this descriptor"
+            raise RequestError(errno.EACCES, reason)
+        if end > facts.size:
+            reason = f"the window ends at {end:#x} of a file of {facts.size:#x} bytes"
+            raise RequestError(errno.EINVAL, reason)
+        name = facts.device, facts.inode, facts.writable
+        known = self._lent.get(name)
+        if known is not None and end <= known.backing.size:
+            return known
+        # A file that grew is lent once more; the windows that it has keep what they have.
+        if self._files >= MAX_FILES:
+            raise RequestError(errno.ENOSPC, f"{MAX_FILES} files are lent")
+        if self._bytes + facts.size > MAX_LENT:
+            raise RequestError(errno.ENOSPC, f"more than {MAX_LENT:#x} bytes of files are lent")
+        backing = open_backing(file, facts)
+        try:
+            base = self._host.reserve(backing.size)
+        except Exhausted:
+            backing.close()
+            reason = f"{facts.size:#x} bytes of file fit nowhere in physical memory"
+            raise RequestError(errno.ENOSPC, reason) from None
+        self._host.memory.add(base, backing, backing.size)
+        lent = self._lent[name] = _Lent(name, base, backing)
+        self._files += 1
+        self._bytes += backing.size
+        return lent
+
+    def _return(self, lent: _Lent) -> None:
+        """Give a file back to its VMM once no window leads to it."""
+        if lent.windows:
+            return
+        self._host.memory.remove(lent.base)
+        self._host.restore(lent.base)
+        lent.backing.close()
+        self._files -= 1
+        self._bytes -= lent.backing.size
+        if self._lent.get(lent.name) is lent:
+            del self._lent[lent.name]
+
+
+def _exhausted() -> RequestError:
+    return RequestError(errno.ENOSPC, "no memory for translation tables is left")

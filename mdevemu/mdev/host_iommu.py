@@ -1,0 +1,383 @@
+"""The host's driver of the IOMMU: directories, PASIDs, commands and faults.
+
+The hardware helps it with nothing: an entry that it changes without the
+invalidation that belongs to it stays in use.
+
+Spec: RISC-V IOMMU 1.0, Software guidelines
+"""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from mdevemu.iommu import Access, Cause, Fault, Iommu, Port, Request, Step, TransactionType
+from mdevemu.iommu.formats import (
+    Directory,
+    DirectoryMode,
+    FaultHeader,
+    FaultRecord,
+    Iodir,
+    Iofence,
+    Iotinval,
+    Opcode,
+    ProcessAttributes,
+    TablePointer,
+    TranslationControl,
+)
+from mdevemu.iommu.registers import (
+    Capabilities,
+    CommandQueueCsr,
+    DirectoryPointer,
+    IommuRegisters,
+    Mode,
+    QueueBase,
+    RecordQueueCsr,
+)
+from mdevemu.layout import Word, sizeof, unpack
+from mdevemu.mdev.tables import Exhausted, Frames
+from mdevemu.memory import PhysicalMemory, Ram
+from mdevemu.registers import Reg
+from mdevemu.units import GIB, Hpa, Iova
+
+TABLES = Hpa(0x8000_0000)
+"""Where the memory of tables and queues starts."""
+FILES = Hpa(1 << 44)
+"""Where the files that VMMs lend are, each aligned to 1 GiB."""
+FILES_END = Hpa(1 << 55)
+SV48 = 9
+_LOG2_ENTRIES = 10
+PASIDS = 1 << 20
+
+W = TypeVar("W", bound=Word)
+
+
+@dataclass(frozen=True, slots=True)
+class FaultReport:
+    """One record that the IOMMU wrote into the fault queue.
+
+    Attributes:
+        pasid: None if the request had none.
+        iova: of the request; the message code for a PCIe message.
+        iotval2: guest-physical address and flags of a guest-page fault, or 0.
+    """
+
+    cause: Cause
+    kind: TransactionType
+    device_id: int
+    pasid: int | None
+    supervisor: bool
+    iova: Iova
+    iotval2: int
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What the tables say about one Iova now.
+
+    Attributes:
+        steps: every entry on the way, in order.
+        hpa: where it leads, or None.
+        size: of the page, in bytes; 0 without one.
+        fault: why it leads nowhere, or None.
+    """
+
+    steps: Sequence[Step]
+    hpa: Hpa | None
+    size: int
+    fault: Fault | None
+
+
+@dataclass(slots=True)
+class _Device:
+    """A device id in use.
+
+    Attributes:
+        context: where its device context stands.
+        directory: root of its process directory.
+        frames: every table of that directory.
+        users: PASIDs in it.
+    """
+
+    context: Hpa
+    directory: Hpa
+    frames: list[Hpa]
+    users: int = 0
+
+
+class HostIommu:
+    """Owner of an IOMMU's registers, directories and queues.
+
+    Attributes:
+        frames: the memory of tables.
+        lost_faults: times that the fault queue overflowed.
+    """
+
+    def __init__(self, iommu: Iommu, memory: PhysicalMemory, *, tables: int = GIB) -> None:
+        """Turn ``iommu`` on; ``tables`` is how much memory there is for tables, in bytes."""
+        self._iommu = iommu
+        self.memory = memory
+        self._ram = Ram(tables)
+        memory.add(TABLES, self._ram, tables)
+        self.frames = Frames(TABLES, self._ram)
+        self.lost_faults = 0
+        self._can = Capabilities(self._read(IommuRegisters.capabilities))
+        self._devices: dict[int, _Device] = {}
+        self._free: list[int] = []
+        self._next = 1
+        self._files: list[tuple[int, int]] = []  # (base, end) of lent files, ascending
+        self._fence = self.frames.allocate()
+        self._fences = 0
+        self._tail = 0
+        self._commands = self.frames.allocate_run(16 << _LOG2_ENTRIES >> 12)
+        self._faults = self.frames.allocate_run(32 << _LOG2_ENTRIES >> 12)
+        self._directory = self.frames.allocate()
+        self._start()
+
+    def _start(self) -> None:
+        """Spec: RISC-V IOMMU 1.0, Guidelines for initialization"""
+        base = QueueBase()
+        base.log2sz_1 = _LOG2_ENTRIES - 1
+        base.ppn = self._commands >> 12
+        self._write(IommuRegisters.cqb, base)
+        command = CommandQueueCsr()
+        command.cqen = True
+        self._write(IommuRegisters.cqcsr, command)
+        base.ppn = self._faults >> 12
+        self._write(IommuRegisters.fqb, base)
+        fault = RecordQueueCsr()
+        fault.enable = True
+        self._write(IommuRegisters.fqcsr, fault)
+        root = DirectoryPointer()
+        root.iommu_mode = Mode.THREE_LEVELS
+        root.ppn = self._directory >> 12
+        self._write(IommuRegisters.ddtp, root)
+
+    # PASIDs.
+
+    def attach(self, device_id: int, root: Hpa) -> int:
+        """Give a new PASID of a device the Sv48 table at ``root``.
+
+        Raises:
+            Exhausted: no PASID, or no frame for a directory, is left; nothing changed.
+        """
+        device = self._devices.get(device_id) or self._enter(device_id)
+        pasid = 0
+        try:
+            pasid = self._take()
+            place = self._process(device, pasid)
+        except Exhausted:
+            if pasid:
+                heapq.heappush(self._free, pasid)
+            self._leave(device_id)
+            raise
+        fsc = TablePointer()
+        fsc.mode = SV48
+        fsc.ppn = root >> 12
+        ta = ProcessAttributes()
+        ta.v = True
+        ta.pscid = pasid
+        words, at = self.frames.words, self.frames.word(place)
+        words[at + 1] = int(fsc)
+        words[at] = int(ta)
+        device.users += 1
+        return pasid
+
+    def detach(self, device_id: int, pasid: int) -> None:
+        """Take a PASID's table away; it is free again once the IOMMU forgot it."""
+        device = self._devices[device_id]
+        at = self.frames.word(self._process(device, pasid))
+        self.frames.words[at] = 0
+        gone = _command(Iodir(), opcode=Opcode.IODIR, func3=1, dv=1, did=device_id, pid=pasid)
+        self.submit(gone, invalidation(pasid))
+        self.frames.words[at + 1] = 0
+        heapq.heappush(self._free, pasid)
+        device.users -= 1
+        self._leave(device_id)
+
+    def port(self, device_id: int, pasid: int) -> Port:
+        """Memory as (device id, PASID) sees it; not enabled yet."""
+        return Port(self._iommu, self.memory, device_id, pasid)
+
+    # Commands.
+
+    def submit(self, *commands: int) -> None:
+        """Queue commands and a fence, and see that the fence completed."""
+        self._fences = self._fences + 1 & 0xFFFF_FFFF
+        fence = _FENCE | self._fences << 32 | self._fence >> 2 << 64
+        words, base = self.frames.words, self.frames.word(self._commands)
+        for command in (*commands, fence):
+            words[base + self._tail * 2] = command & (1 << 64) - 1
+            words[base + self._tail * 2 + 1] = command >> 64
+            self._tail = self._tail + 1 & (1 << _LOG2_ENTRIES) - 1
+        tail = IommuRegisters.cqt
+        self._iommu.write_register(tail.offset, self._tail.to_bytes(tail.length, "little"))
+        done = words[self.frames.word(self._fence)]
+        assert done == self._fences, "the IOMMU did not execute a fence"
+
+    # Faults.
+
+    @property
+    def faulted(self) -> bool:
+        """The fault queue holds records, or stopped."""
+        regs = self._iommu.regs
+        return regs.fqh.index != regs.fqt.index or regs.fqcsr.overflow
+
+    def read_faults(self) -> list[FaultReport]:
+        """Take every record out of the fault queue, oldest first."""
+        found = []
+        size = sizeof(FaultRecord)
+        head, tail = self._read(IommuRegisters.fqh), self._read(IommuRegisters.fqt)
+        while head != tail:
+            record = unpack(FaultRecord, self.memory.read(self._faults + head * size, size))
+            header = FaultHeader(record.header)
+            found.append(
+                FaultReport(
+                    cause=Cause(header.cause),
+                    kind=TransactionType(header.ttyp),
+                    device_id=header.did,
+                    pasid=header.pid if header.pv else None,
+                    supervisor=header.priv,
+                    iova=Iova(record.iotval),
+                    iotval2=record.iotval2,
+                )
+            )
+            head = head + 1 & (1 << _LOG2_ENTRIES) - 1
+        at = IommuRegisters.fqh
+        self._iommu.write_register(at.offset, head.to_bytes(at.length, "little"))
+        csr = RecordQueueCsr(self._read(IommuRegisters.fqcsr))
+        if csr.overflow or csr.memory_fault:
+            self.lost_faults += 1
+            self._write(IommuRegisters.fqcsr, csr)  # the error bits clear when they are written
+        return found
+
+    def walk(
+        self, device_id: int, pasid: int | None, iova: Iova, access: Access = Access.READ
+    ) -> Walk:
+        """What the tables in memory say about an Iova; changes and reports nothing."""
+        steps, line, fault = self._iommu.explain(Request(device_id, pasid, iova, access))
+        if line is None:
+            return Walk(steps, None, 0, fault)
+        return Walk(steps, Hpa(iova + line.delta), line.high - line.low, None)
+
+    # The files that VMMs lend.
+
+    def reserve(self, size: int) -> Hpa:
+        """Physical addresses for ``size`` bytes of a lent file, aligned to 1 GiB.
+
+        Raises:
+            Exhausted: there is no gap that large.
+        """
+        base = int(FILES)
+        for at, (low, high) in enumerate(self._files):
+            if base + size <= low:
+                self._files.insert(at, (base, base + size))
+                return Hpa(base)
+            base = -(-high // GIB) * GIB
+        if base + size > FILES_END:
+            raise Exhausted
+        self._files.append((base, base + size))
+        return Hpa(base)
+
+    def restore(self, base: Hpa) -> None:
+        """Give physical addresses back."""
+        self._files = [entry for entry in self._files if entry[0] != base]
+
+    # Directories.
+
+    def _enter(self, device_id: int) -> _Device:
+        """Write the device context of a device that has none."""
+        low = 6 if self._can.msi_flat else 7
+        indices = [device_id >> low + 9, device_id >> low & 0x1FF]
+        table = self._descend(self._directory, indices, [])
+        context = Hpa(table + (device_id & (1 << low) - 1) * (64 if self._can.msi_flat else 32))
+        directory = self.frames.allocate()
+        tc = TranslationControl()
+        tc.v = tc.pdtv = True
+        fsc = TablePointer()
+        fsc.mode = DirectoryMode.PD20
+        fsc.ppn = directory >> 12
+        words, at = self.frames.words, self.frames.word(context)
+        words[at + 3] = int(fsc)
+        words[at] = int(tc)
+        device = self._devices[device_id] = _Device(context, directory, [directory])
+        return device
+
+    def _leave(self, device_id: int) -> None:
+        """Take the device context away with the last PASID."""
+        device = self._devices[device_id]
+        if device.users:
+            return
+        self.frames.words[self.frames.word(device.context)] = 0
+        gone = _command(Iodir(), opcode=Opcode.IODIR, dv=1, did=device_id)
+        self.submit(gone, invalidation(None))
+        for frame in device.frames:
+            self.frames.release(frame)
+        del self._devices[device_id]
+
+    def _process(self, device: _Device, pasid: int) -> Hpa:
+        """Where the process context of a PASID stands."""
+        indices = [pasid >> 17, pasid >> 8 & 0x1FF]
+        table = self._descend(device.directory, indices, device.frames)
+        return Hpa(table + (pasid & 0xFF) * 16)
+
+    def _descend(self, root: Hpa, indices: Sequence[int], made: list[Hpa]) -> Hpa:
+        """The last table on a way through a directory; adds to ``made`` what was missing.
+
+        Raises:
+            Exhausted: a table is missing and no frame is left for it.
+        """
+        table, words = root, self.frames.words
+        for index in indices:
+            at = self.frames.word(table) + index
+            if not words[at]:
+                child = self.frames.allocate()
+                made.append(child)
+                entry = Directory()
+                entry.v = True
+                entry.ppn = child >> 12
+                words[at] = int(entry)
+            table = Hpa(Directory(words[at]).ppn << 12)
+        return table
+
+    def _take(self) -> int:
+        """The lowest free PASID."""
+        if self._free:
+            return heapq.heappop(self._free)
+        if self._next == PASIDS:
+            raise Exhausted
+        self._next += 1
+        return self._next - 1
+
+    def _read(self, register: Reg[W]) -> int:
+        data = self._iommu.read_register(register.offset, register.length)
+        return int.from_bytes(data, "little")
+
+    def _write(self, register: Reg[W], word: W) -> None:
+        self._iommu.write_register(register.offset, int(word).to_bytes(register.length, "little"))
+
+
+def invalidation(pscid: int | None, iova: int = 0, size: int = 0) -> int:
+    """An IOTINVAL.VMA: of one page, or a naturally aligned power of two of them, or all."""
+    command = _INVALIDATION
+    if pscid is not None:
+        command |= Iotinval.pscv.mask | pscid << Iotinval.pscid.low
+    if size:
+        page, pages = iova >> 12, size >> 12
+        if pages > 1:
+            # NAPOT: the bits below the lowest zero tell the size.
+            command |= Iotinval.s.mask
+            page |= (pages >> 1) - 1
+        command |= Iotinval.av.mask | page << Iotinval.addr.low
+    return command
+
+
+def _command(word: Word, **fields: int) -> int:
+    """A command with some of its fields."""
+    for name, value in fields.items():
+        setattr(word, name, value)
+    return int(word)
+
+
+_INVALIDATION = _command(Iotinval(), opcode=Opcode.IOTINVAL)
+_FENCE = _command(Iofence(), opcode=Opcode.IOFENCE, av=1, pr=1, pw=1)

@@ -1,0 +1,189 @@
+"""First-stage page tables in the host's memory, and the frames that they are made of.
+
+Spec: RISC-V Privileged, Sv48
+"""
+
+from array import array
+
+from mdevemu.memory import Ram
+from mdevemu.units import PAGE, Hpa
+
+LEVELS = 4
+ENTRIES = 512
+# V, R, U, A and D: what every page of ours has; the host sets A and D itself.
+VALID = 1 << 0
+WRITABLE = 1 << 2
+_PAGE_BITS = VALID | 1 << 1 | 1 << 4 | 1 << 6 | 1 << 7
+_LEAF = 0xE
+_ZEROS = memoryview(array("Q", bytes(PAGE)))
+
+
+class Exhausted(Exception):
+    """No frame is left."""
+
+
+class Frames:
+    """4 KiB frames of one range of RAM, given out zeroed.
+
+    Attributes:
+        base: physical address of the range.
+        words: the range as 64-bit words, as the host's processor sees them.
+        used: frames given out.
+    """
+
+    def __init__(self, base: Hpa, ram: Ram) -> None:
+        view = ram.view(0, ram.size)
+        assert view is not None
+        self.base = base
+        self.words = view.cast("Q")
+        self.used = 0
+        self._next = 0
+        self._count = ram.size // PAGE
+        self._free: list[Hpa] = []
+
+    def allocate(self) -> Hpa:
+        """One frame, zeroed.
+
+        Raises:
+            Exhausted: there is none.
+        """
+        if self._free:
+            at = self._free.pop()
+        elif self._next < self._count:
+            at = Hpa(self.base + self._next * PAGE)
+            self._next += 1
+        else:
+            raise Exhausted
+        self.used += 1
+        return at
+
+    def allocate_run(self, count: int) -> Hpa:
+        """``count`` adjacent frames, naturally aligned; ``count`` is a power of two."""
+        while self._next % count:
+            self._free.append(Hpa(self.base + self._next * PAGE))
+            self._next += 1
+        at = Hpa(self.base + self._next * PAGE)
+        self._next += count
+        self.used += count
+        assert self._next <= self._count
+        return at
+
+    def release(self, at: Hpa) -> None:
+        """Take a frame back; it is zeroed at once."""
+        first = self.word(at)
+        self.words[first : first + ENTRIES] = _ZEROS
+        self.used -= 1
+        self._free.append(at)
+
+    def word(self, at: Hpa) -> int:
+        """Index of a physical address in ``words``."""
+        return at - self.base >> 3
+
+
+class FirstStage:
+    """One Sv48 table: what it maps, in the largest pages that fit.
+
+    Attributes:
+        root: physical address of the root table.
+    """
+
+    def __init__(self, frames: Frames, limit: int) -> None:
+        """At most ``limit`` frames, so that one tenant leaves some to the others.
+
+        Raises:
+            Exhausted: there is no frame for the root.
+        """
+        self._frames = frames
+        self._limit = limit
+        self.root = frames.allocate()
+        self._valid: dict[Hpa, int] = {self.root: 0}  # table to its number of valid entries
+
+    def map(self, iova: int, hpa: int, size: int, *, writable: bool) -> None:
+        """Map ``size`` bytes that were not mapped; addresses and size are page aligned.
+
+        Raises:
+            Exhausted: no frame is left; nothing was mapped.
+        """
+        bits = _PAGE_BITS | (WRITABLE if writable else 0)
+        try:
+            self._fill(self.root, LEVELS - 1, iova, hpa, size, bits)
+        except Exhausted:
+            self.release(self.unmap(iova, size))
+            raise
+
+    def unmap(self, iova: int, size: int) -> list[Hpa]:
+        """Clear entries; the tables that became empty, unlinked and still to be released.
+
+        They are released after the IOMMU forgot them, not before.
+        """
+        emptied: list[Hpa] = []
+        self._clear(self.root, LEVELS - 1, iova, size, emptied)
+        return emptied
+
+    def release(self, tables: list[Hpa]) -> None:
+        """Give tables back that nothing refers to any more."""
+        for table in tables:
+            del self._valid[table]
+            self._frames.release(table)
+
+    def close(self) -> None:
+        """Give every frame back; the IOMMU has forgotten all of them."""
+        self.release(list(self._valid))
+
+    def _fill(self, table: Hpa, level: int, iova: int, hpa: int, size: int, bits: int) -> None:
+        shift = 12 + 9 * level
+        span = 1 << shift
+        words, start = self._frames.words, self._frames.word(table)
+        while size:
+            index = iova >> shift & ENTRIES - 1
+            if size >= span and not (iova | hpa) & span - 1:
+                count = min(size >> shift, ENTRIES - index)
+                first = hpa >> 2 | bits
+                step = span >> 2
+                pages = array("Q", range(first, first + count * step, step))
+                words[start + index : start + index + count] = memoryview(pages)
+                self._valid[table] += count
+                done = count << shift
+            else:
+                entry = words[start + index]
+                if entry:
+                    child = Hpa(entry >> 10 << 12)
+                else:
+                    if len(self._valid) >= self._limit:
+                        raise Exhausted
+                    child = self._frames.allocate()
+                    self._valid[child] = 0
+                    words[start + index] = child >> 2 | VALID
+                    self._valid[table] += 1
+                done = min(size, span - (iova & span - 1))
+                self._fill(child, level - 1, iova, hpa, done, bits)
+            iova, hpa, size = iova + done, hpa + done, size - done
+
+    def _clear(self, table: Hpa, level: int, iova: int, size: int, emptied: list[Hpa]) -> None:
+        shift = 12 + 9 * level
+        span = 1 << shift
+        words, start = self._frames.words, self._frames.word(table)
+        while size:
+            index = iova >> shift & ENTRIES - 1
+            at = start + index
+            if level == 0:
+                count = min(size >> shift, ENTRIES - index)
+                gone = words[at : at + count].tolist()
+                self._valid[table] -= count - gone.count(0)
+                words[at : at + count] = _ZEROS[:count]
+                done = count << shift
+            else:
+                entry = words[at]
+                done = min(size, span - (iova & span - 1))
+                if entry & _LEAF:
+                    assert done == span, "half of a page is to be unmapped"
+                    words[at] = 0
+                    self._valid[table] -= 1
+                elif entry:
+                    child = Hpa(entry >> 10 << 12)
+                    self._clear(child, level - 1, iova, done, emptied)
+                    if not self._valid[child]:
+                        words[at] = 0
+                        self._valid[table] -= 1
+                        emptied.append(child)
+            iova, size = iova + done, size - done
