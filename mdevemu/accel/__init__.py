@@ -1,0 +1,17 @@
+"""What every accelerator is made of: engines, HBM, rings, and the personality base."""
+
+from mdevemu.accel.personality import Interface, Personality, Slice
+from mdevemu.accel.ring import CompletionRing, Popped, Ring
+from mdevemu.accel.scheduler import Work
+from mdevemu.pci.config import Identity
+
+__all__ = [
+    "CompletionRing",
+    "Identity",
+    "Interface",
+    "Personality",
+    "Popped",
+    "Ring",
+    "Slice",
+    "Work",
+]

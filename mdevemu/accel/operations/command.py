@@ -1,0 +1,82 @@
+"""A command in the engine's words, and what an operation is made of."""
+
+import enum
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from mdevemu.units import Iova
+
+
+class Operation(enum.IntEnum):
+    """Codes of operations, as descriptors and the capability bits have them."""
+
+    NOP = 0
+    COPY = 1
+    FILL = 2
+    COMPARE = 3
+    CRC32C = 4
+    SHA256 = 5
+    DEFLATE = 6
+    INFLATE = 7
+    AES_GCM_ENCRYPT = 8
+    AES_GCM_DECRYPT = 9
+
+
+class Status(enum.IntEnum):
+    """How a command ended."""
+
+    SUCCESS = 0
+    UNKNOWN_OPERATION = 1
+    INVALID_FIELD = 2
+    LENGTH = 3
+    READ_FAULT = 4
+    WRITE_FAULT = 5
+    HBM_RANGE = 6
+    MISMATCH = 7
+    CAPACITY = 8
+    CORRUPT = 9
+    AUTHENTICATION = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to do; all addresses are Iovas of the mdev that asks.
+
+    Attributes:
+        length: bytes at ``source`` (``fill``: at ``destination``).
+        operand: the operation's third value: an Iova, a pattern or a seed.
+        capacity: bytes of room at ``destination``.
+    """
+
+    source: Iova
+    destination: Iova
+    length: int
+    operand: int
+    capacity: int
+
+
+class Memory(Protocol):
+    """What an operation works on; an IOMMU port fits."""
+
+    def read(self, iova: Iova, length: int) -> bytes:
+        """Bytes at an address."""
+
+    def write(self, iova: Iova, data: bytes) -> None:
+        """Put bytes at an address, all of them or none."""
+
+    def copy(self, source: Iova, destination: Iova, length: int) -> None:
+        """Move bytes from one address to another."""
+
+
+Pieces = Generator[int, None, int]
+"""Yields the cost of each piece in copy-bytes; returns the command's result.
+
+An operation raises CommandFault with a ``Status``, and lets DmaFault through.
+"""
+
+
+def chunks(start: Iova, length: int, step: int) -> Iterator[tuple[Iova, int]]:
+    """Cut a range into (address, bytes) of at most ``step`` bytes each."""
+    for done in range(0, length, step):
+        yield Iova(start + done), min(step, length - done)

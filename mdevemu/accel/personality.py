@@ -1,0 +1,186 @@
+"""The base of every device personality.
+
+A personality is one file with four parts, in this order:
+
+1. words      what the bits mean            (``Word``)
+2. registers  where the words live          (``RegisterMap``)
+3. commands   what it reads from memory     (``Struct``)
+4. behaviour  what happens                  (``Personality``)
+"""
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Generic, TypeVar
+
+from mdevemu.accel.engine import Engines
+from mdevemu.accel.hbm import Partition
+from mdevemu.accel.scheduler import Flow, Lane
+from mdevemu.errors import GuestFault
+from mdevemu.iommu.port import Port
+from mdevemu.layout import Struct, Word
+from mdevemu.pci.config import Bar, Identity
+from mdevemu.registers import Bank, RegisterMap, Slot, size_of
+from mdevemu.trace import Trace
+from mdevemu.units import PAGE
+
+M = TypeVar("M", bound=RegisterMap)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """What an mdev was given of its accelerator.
+
+    Attributes:
+        name: for the trace.
+        port: the only way to memory, HBM included.
+        hbm: its part of the HBM, None if its type has none.
+        queues: how many queues it may use.
+        engines: who executes its commands.
+        flow: its place at the scheduler.
+    """
+
+    name: str
+    port: Port
+    hbm: Partition | None
+    queues: int
+    engines: Engines
+    flow: Flow
+    trace: Trace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interface:
+    """What a driver's author must know: the declarations that docs and headers are made from.
+
+    Attributes:
+        maps: register maps by BAR.
+        structs: what travels through memory.
+        codes: enums in registers and structs.
+        numbers: further constants by name.
+    """
+
+    maps: Mapping[int, type[RegisterMap]]
+    structs: Sequence[type[Struct]] = ()
+    codes: Sequence[type[enum.IntEnum] | type[enum.IntFlag]] = ()
+    numbers: Mapping[str, int] = field(default_factory=dict)
+
+
+class Personality(ABC, Generic[M]):
+    """What one device does behind its BARs.
+
+    A subclass names its ``identity`` and ``registers`` (BAR 0), marks methods with
+    ``@registers.name.written``, submits work to lanes, and raises GuestFault when
+    the driver misuses it; ``fault`` then shows that to the guest.  One with more
+    than registers in BAR 0 also says what its ``interface`` is.
+    """
+
+    identity: ClassVar[Identity]
+    registers: ClassVar[type[RegisterMap]]
+    interface: ClassVar[Interface]
+    _on_write: ClassVar[dict[str, str]] = {}
+    _on_read: ClassVar[dict[str, str]] = {}
+
+    def __init_subclass__(cls) -> None:
+        if "interface" not in vars(cls):
+            cls.interface = Interface(maps={0: cls.registers})
+        cls._on_write, cls._on_read = dict(cls._on_write), dict(cls._on_read)
+        for name, hook in vars(cls).items():
+            cls._on_write |= dict.fromkeys(getattr(hook, "_on_write", ()), name)
+            cls._on_read |= dict.fromkeys(getattr(hook, "_on_read", ()), name)
+
+    interrupt: Callable[[int], None]
+    """Raises a vector by its number; whoever makes the function in front sets it."""
+
+    def __init__(self, given: Slice) -> None:
+        self.slice = given
+        self.port = given.port
+        self._lanes: list[Lane] = []
+        self._bank: Bank[M] = Bank(type(self).registers, self)  # type: ignore[arg-type]
+        self.start()
+
+    @property
+    def regs(self) -> M:
+        """The live registers."""
+        return self._bank.regs
+
+    # What a subclass may say of itself.
+
+    @property
+    def vectors(self) -> int:
+        """How many interrupt vectors it has."""
+        return 1
+
+    @property
+    def bars(self) -> Sequence[Bar]:
+        """Its BARs; BAR 1 is the MSI-X table's."""
+        return (Bar(0, max(PAGE, 1 << (size_of(self.registers) - 1).bit_length())),)
+
+    @property
+    def pending_intx(self) -> bool:
+        """The level of its INTx line."""
+        return False
+
+    def pend(self, vector: int) -> None:
+        """Remember a vector that was raised while MSI-X is off."""
+
+    def counts(self) -> Mapping[str, int]:
+        """What it has counted since its reset, by name."""
+        return {}
+
+    def start(self) -> None:
+        """Set up what registers do not hold; runs at power-on and after reset."""
+
+    @abstractmethod
+    def fault(self, fault: GuestFault) -> None:
+        """Show the guest what its driver did wrong."""
+
+    # What the function in front of it asks for.
+
+    def read(self, bar: int, offset: int, length: int) -> bytes:
+        """Guest read of ``length`` bytes of a BAR."""
+        return self._bank.read(offset, length) if bar == 0 else bytes(length)
+
+    def write(self, bar: int, offset: int, data: bytes) -> None:
+        """Guest write of a BAR."""
+        if bar == 0:
+            self._bank.write(offset, data)
+
+    def enable(self, bus_master: bool) -> None:
+        """The guest allows, or forbids, this function to reach memory."""
+        self.port.enabled = bus_master
+
+    def reset(self) -> None:
+        """Forget everything but what the slice is: function-level reset."""
+        for lane in self._lanes:
+            lane.cancel()
+        self._lanes.clear()
+        self._bank.reset()
+        self.start()
+
+    # What a subclass does its work with.
+
+    def lane(self) -> Lane:
+        """A new lane for work; it lives until the next reset."""
+        lane = self.slice.flow.lane(self._failed)
+        self._lanes.append(lane)
+        return lane
+
+    def _failed(self, fault: GuestFault) -> None:
+        """The one place where a GuestFault ends."""
+        self.slice.trace.emit("device.fault", mdev=self.slice.name, reason=str(fault))
+        self.fault(fault)
+
+    def reading(self, slot: Slot) -> None:
+        """Hook of the bank."""
+        if hook := self._on_read.get(slot.name):
+            getattr(self, hook)(*([] if slot.single else [slot.index]))
+
+    def written(self, slot: Slot, word: Word) -> None:
+        """Hook of the bank."""
+        if hook := self._on_write.get(slot.name):
+            try:
+                getattr(self, hook)(*([word] if slot.single else [slot.index, word]))
+            except GuestFault as fault:
+                self._failed(fault)

@@ -1,0 +1,153 @@
+"""Hop 6, doorbell to command structs: rings in guest memory.
+
+Indices are free-running, modulo 2**32; an index's place in its ring is what is
+left of it after division by the number of entries.
+"""
+
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from mdevemu.errors import CommandFault
+from mdevemu.layout import Struct, pack, sizeof, unpack
+from mdevemu.units import Iova
+
+S = TypeVar("S", bound=Struct)
+R = TypeVar("R", bound=Struct, contravariant=True)
+
+INDEX_MASK = 0xFFFF_FFFF
+
+
+class Memory(Protocol):
+    """What a ring lives in; an IOMMU port fits."""
+
+    def read(self, iova: Iova, length: int) -> bytes:
+        """Bytes at an address."""
+
+    def write(self, iova: Iova, data: bytes) -> None:
+        """Put bytes at an address, all of them or none."""
+
+
+@dataclass(slots=True)
+class Popped(Generic[S]):
+    """A command taken off a ring: an obligation to complete it exactly once.
+
+    Attributes:
+        index: its index in the ring.
+        settled: it has been completed, or given up by a reset.
+    """
+
+    index: int
+    command: S
+    settled: bool = False
+
+    def settle(self) -> None:
+        """Meet the obligation."""
+        assert not self.settled, f"command {self.index} completed twice"
+        self.settled = True
+
+
+class Ring(Generic[S]):
+    """The device end of a ring of commands.
+
+    The guest moves the tail, the device the head; the ring is empty when they
+    are equal and holds up to ``entries`` commands.
+
+    Attributes:
+        head: index of the next command to take.
+        tail: index behind the last command that the guest announced.
+    """
+
+    def __init__(self, memory: Memory, base: Iova, entries: int, kind: type[S]) -> None:
+        """``entries`` is a power of two."""
+        assert entries.bit_count() == 1
+        self._memory = memory
+        self._base = base
+        self._entries = entries
+        self._kind = kind
+        self._last: Popped[S] | None = None
+        self.head = 0
+        self.tail = 0
+
+    def announce(self, tail: int) -> None:
+        """The guest says that commands up to ``tail`` (an index, not included) are there.
+
+        Raises:
+            CommandFault: that is more than the ring holds; the tail stays.
+        """
+        if (tail - self.head) & INDEX_MASK > self._entries:
+            raise CommandFault(0, f"tail {tail} with head {self.head} in a ring of {self._entries}")
+        self.tail = tail
+
+    @property
+    def empty(self) -> bool:
+        """Every announced command was taken."""
+        return self.head == self.tail
+
+    def pop(self) -> Popped[S]:
+        """Take the next command; the one before must have been settled.
+
+        Raises:
+            DmaFault: it cannot be read; it stays in the ring.
+        """
+        assert not self.empty
+        assert self._last is None or self._last.settled, f"command {self.head - 1} never completed"
+        size = sizeof(self._kind)
+        at = Iova(self._base + (self.head & (self._entries - 1)) * size)
+        self._last = Popped(self.head, unpack(self._kind, self._memory.read(at, size)))
+        self.head = (self.head + 1) & INDEX_MASK
+        return self._last
+
+
+class CompletionRing(Generic[R]):
+    """The device end of a ring of completion records that carry a phase.
+
+    The phase is 1 on the first pass over the ring and changes with every pass,
+    so the guest sees a fresh record without a register read.
+
+    Attributes:
+        head: index up to which the guest has taken records.
+        tail: index of the next record.
+    """
+
+    def __init__(self, memory: Memory, base: Iova, entries: int, kind: type[R]) -> None:
+        """``entries`` is a power of two."""
+        self._memory = memory
+        self._base = base
+        self._entries = entries
+        self._size = sizeof(kind)
+        self.head = 0
+        self.tail = 0
+
+    @property
+    def full(self) -> bool:
+        """The guest has not taken enough records for another one to have room."""
+        return (self.tail - self.head) & INDEX_MASK >= self._entries
+
+    @property
+    def phase(self) -> int:
+        """Phase of the next record."""
+        return 1 - (self.tail // self._entries & 1)
+
+    def take(self, head: int) -> None:
+        """The guest has taken records up to ``head`` (an index, not included).
+
+        Raises:
+            CommandFault: there are not that many; nothing changes.
+        """
+        if (head - self.head) & INDEX_MASK > (self.tail - self.head) & INDEX_MASK:
+            raise CommandFault(0, f"took {head} with {self.tail} written")
+        self.head = head
+
+    def put(self, popped: Popped[S], record: R) -> None:
+        """Complete a command: all of its record, and then the two bytes with the phase.
+
+        Raises:
+            DmaFault: the record cannot be written; the command stays open.
+        """
+        assert not self.full
+        data = pack(record)
+        at = Iova(self._base + (self.tail & (self._entries - 1)) * self._size)
+        self._memory.write(at, data[:-2])
+        self._memory.write(Iova(at + self._size - 2), data[-2:])
+        popped.settle()
+        self.tail = (self.tail + 1) & INDEX_MASK

@@ -1,0 +1,169 @@
+"""Who works next: weighted deficit round robin over mdevs, then over the queues of each.
+
+A command is a generator that yields after each bounded piece of work what the
+piece cost, in copy-bytes: the bytes a plain copy moves in the same time.  So
+turns depend on nothing but the commands, and the same inputs give the same order.
+
+Source: M. Shreedhar and G. Varghese, "Efficient fair queueing using deficit
+round robin" (1995); here a piece's cost is known only after it ran, so a flow
+goes into debt and is passed over until its turns have paid for it.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Protocol
+
+from mdevemu.errors import GuestFault
+from mdevemu.units import KIB
+
+Work = Generator[int, None, None]
+"""Yields the cost of each finished piece, in copy-bytes."""
+
+PIECE = 64 * KIB
+"""Cost that one piece should not exceed, in copy-bytes: about 100 us."""
+
+QUANTUM = PIECE
+"""Credit of one turn of a flow of weight 1, in copy-bytes."""
+
+
+class Meter(Protocol):
+    """Somebody whose time is counted: an engine."""
+
+    busy_ns: int
+
+
+class Lane:
+    """Work of one queue, done in the order in which it was submitted.
+
+    Attributes:
+        meter: the engine that the piece at hand runs on; its time is counted there.
+    """
+
+    def __init__(self, flow: "Flow", failed: Callable[[GuestFault], None]) -> None:
+        """``failed`` hears of a GuestFault that ended a piece of this lane's work."""
+        self._flow = flow
+        self._failed = failed
+        self._work: deque[Work] = deque()
+        self.meter: Meter | None = None
+
+    @property
+    def busy(self) -> bool:
+        """There is work that has not ended."""
+        return bool(self._work)
+
+    def submit(self, work: Work) -> None:
+        """Do this after everything submitted before."""
+        self._work.append(work)
+        self._flow.ready(self)
+
+    def cancel(self) -> None:
+        """Forget all work; what runs is closed where it stands."""
+        work, self._work = list(self._work), deque()
+        for each in work:
+            each.close()
+        self.meter = None
+
+    def step(self) -> int:
+        """Do one piece of the oldest work; return its cost in copy-bytes."""
+        work = self._work[0]
+        try:
+            return next(work)
+        except StopIteration:
+            cost = 0
+        except GuestFault as fault:
+            cost = KIB
+            self._failed(fault)
+        if self._work and self._work[0] is work:
+            self._work.popleft()
+        self.meter = None
+        return cost
+
+
+class Flow:
+    """One mdev at the scheduler.
+
+    Attributes:
+        weight: its share against the other flows.
+        busy_ns: time spent on its work, in nanoseconds.
+    """
+
+    def __init__(self, scheduler: "Scheduler", weight: int) -> None:
+        self._scheduler = scheduler
+        self.weight = weight
+        self.busy_ns = 0
+        self.credit = 0
+        self._lanes: deque[Lane] = deque()
+
+    def lane(self, failed: Callable[[GuestFault], None]) -> Lane:
+        """A new lane of this flow."""
+        return Lane(self, failed)
+
+    def ready(self, lane: Lane) -> None:
+        """A lane has work; its turn comes."""
+        if lane not in self._lanes:
+            self._lanes.append(lane)
+            self._scheduler.ready(self)
+
+    def step(self) -> int | None:
+        """Do one piece of the next lane: its cost in copy-bytes, or None when nothing is left."""
+        while self._lanes:
+            lane = self._lanes.popleft()
+            if not lane.busy:
+                continue
+            clock, meter_before = self._scheduler.clock, lane.meter
+            start = clock()
+            cost = lane.step()
+            spent = clock() - start
+            self.busy_ns += spent
+            if meter := lane.meter or meter_before:
+                meter.busy_ns += spent
+            if lane.busy and lane not in self._lanes:
+                self._lanes.append(lane)
+            return cost
+        return None
+
+
+class Scheduler:
+    """Gives each flow with work its turns."""
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        """``clock`` returns nanoseconds."""
+        self.clock = clock
+        self._flows: deque[Flow] = deque()
+
+    def flow(self, weight: int) -> Flow:
+        """A new flow; ``weight`` is at least 1."""
+        assert weight >= 1
+        return Flow(self, weight)
+
+    def ready(self, flow: Flow) -> None:
+        """A flow has work."""
+        if flow not in self._flows:
+            flow.credit = QUANTUM * flow.weight
+            self._flows.append(flow)
+
+    def drop(self, flow: Flow) -> None:
+        """Forget a flow whose mdev is gone."""
+        if flow in self._flows:
+            self._flows.remove(flow)
+
+    @property
+    def busy(self) -> bool:
+        """Some flow has work."""
+        return bool(self._flows)
+
+    def step(self) -> bool:
+        """Do one piece of whoever's turn it is; False when there is no work."""
+        while self._flows:
+            flow = self._flows[0]
+            if flow.credit <= 0:
+                self._flows.rotate(-1)
+                flow.credit += QUANTUM * flow.weight
+                continue
+            cost = flow.step()
+            if cost is None:
+                self._flows.popleft()
+                continue
+            flow.credit -= cost
+            return True
+        return False

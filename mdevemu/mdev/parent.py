@@ -1,0 +1,207 @@
+"""The accelerator as the parent of mdevs: makes them, takes them back, knows what fits."""
+
+import contextlib
+import dataclasses
+import errno
+import uuid as uuids
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mdevemu.accel import Personality, Slice
+from mdevemu.accel.engine import Engines, engine
+from mdevemu.accel.hbm import Hbm, Partition
+from mdevemu.accel.scheduler import Flow, Scheduler
+from mdevemu.errors import ConfigError, RequestError, unknown
+from mdevemu.iommu import Iommu, Port
+from mdevemu.mdev.address_space import AddressSpace
+from mdevemu.mdev.host_iommu import HostIommu
+from mdevemu.mdev.spec import MAX_WEIGHT, AcceleratorSpec
+from mdevemu.mdev.types import MdevType
+from mdevemu.memory import PhysicalMemory
+from mdevemu.pci.function import Function
+from mdevemu.personalities import PERSONALITIES
+from mdevemu.trace import Trace
+from mdevemu.units import Hpa
+
+HBM_BASE = Hpa(1 << 40)
+"""Where the HBM is in the host's physical memory."""
+
+
+@dataclass(eq=False)
+class Mdev:
+    """A slice in being.
+
+    Attributes:
+        name: what the operator calls it; its UUID if he gave no name.
+        partition: its HBM, None if its type has none.
+        flow: its place at the scheduler.
+    """
+
+    uuid: str
+    name: str
+    type: MdevType
+    partition: Partition | None
+    space: AddressSpace
+    port: Port
+    flow: Flow
+    personality: Personality[Any]
+    function: Function
+
+
+class Parent:
+    """One accelerator."""
+
+    def __init__(self, spec: AcceleratorSpec, trace: Trace, clock: Callable[[], int]) -> None:
+        """``clock`` returns nanoseconds."""
+        self.spec = spec
+        self.trace = trace
+        self.memory = PhysicalMemory()
+        self.iommu = Iommu(self.memory, trace)
+        self.host = HostIommu(self.iommu, self.memory)
+        self.hbm = Hbm(self.memory, HBM_BASE, spec.hbm)
+        self.engines = Engines([engine(each.name, each.operations) for each in spec.engines])
+        self.scheduler = Scheduler(clock)
+        self.types = {each.id: each for each in spec.types}
+        self.mdevs: dict[str, Mdev] = {}
+
+    def available(self, kind: MdevType) -> int:
+        """How many slices of a type could be created now."""
+        used = sum(1 for mdev in self.mdevs.values() if mdev.type is kind)
+        room = self.hbm.room_for(kind.hbm) if kind.hbm else kind.instances
+        return max(0, min(kind.instances - used, room))
+
+    def find(self, who: str) -> Mdev:
+        """The mdev with this UUID or name.
+
+        Raises:
+            ConfigError: there is none (ENOENT).
+        """
+        for mdev in self.mdevs.values():
+            if who in (mdev.uuid, mdev.name):
+                return mdev
+        names = (mdev.name for mdev in self.mdevs.values())
+        raise ConfigError("mdev", unknown("mdev", who, names), errno.ENOENT)
+
+    def create(
+        self,
+        type_id: str,
+        *,
+        uuid: str | None = None,
+        name: str | None = None,
+        weight: int | None = None,
+    ) -> Mdev:
+        """Make a slice; without a UUID it gets a random one.
+
+        Raises:
+            ConfigError: unknown type or bad argument (EINVAL), UUID or name taken (EEXIST),
+                or no room for another slice of the type (EUSERS); nothing has changed.
+        """
+        kind = self.types.get(type_id)
+        if kind is None:
+            raise ConfigError("type", unknown("type", type_id, self.types))
+        uuid = _uuid(uuid)
+        if weight is not None:
+            _check_weight(weight)
+        for mdev in self.mdevs.values():
+            for what, wanted in (("uuid", uuid), ("name", name)):
+                if wanted in (mdev.uuid, mdev.name):
+                    raise ConfigError(what, f"there is an mdev {wanted!r}", errno.EEXIST)
+        if not self.available(kind):
+            raise ConfigError("type", self._no_room(kind), errno.EUSERS)
+        try:
+            partition, space = self._take(kind)
+        except RequestError as refused:
+            raise ConfigError("type", f"{kind.id}: {refused.reason}", errno.EUSERS) from None
+        flow = self.scheduler.flow(weight or kind.weight)
+        port = space.port()
+        given = Slice(
+            name=name or uuid,
+            port=port,
+            hbm=partition,
+            queues=kind.queues,
+            engines=self.engines,
+            flow=flow,
+            trace=self.trace,
+        )
+        personality = PERSONALITIES[kind.personality](given)
+        identity = dataclasses.replace(personality.identity, serial=uuids.UUID(uuid).int >> 64)
+        function = Function(personality, self.trace, given.name, identity)
+        personality.interrupt = function.interrupt
+        mdev = Mdev(uuid, given.name, kind, partition, space, port, flow, personality, function)
+        self.mdevs[uuid] = mdev
+        self.trace.emit("mdev.created", mdev=mdev.name, uuid=uuid, type=kind.id, pasid=space.pasid)
+        return mdev
+
+    def remove(self, mdev: Mdev) -> None:
+        """Take a slice back: its work ends, its PASID means nothing, its HBM is scrubbed."""
+        del self.mdevs[mdev.uuid]
+        mdev.port.enabled = False
+        mdev.personality.reset()
+        mdev.function.disconnect()
+        self.scheduler.drop(mdev.flow)
+        mdev.space.close()
+        if mdev.partition:
+            self.hbm.remove(mdev.partition)
+        self.trace.emit("mdev.removed", mdev=mdev.name, uuid=mdev.uuid)
+
+    def _take(self, kind: MdevType) -> tuple[Partition | None, AddressSpace]:
+        """HBM for a slice, and a new PASID that reaches it and nothing else.
+
+        Raises:
+            RequestError: the host or the machine has nothing left; nothing was taken.
+        """
+        with contextlib.ExitStack() as undo:
+            partition = self.hbm.create(kind.hbm) if kind.hbm else None
+            if partition:
+                undo.callback(self.hbm.remove, partition)
+            space = AddressSpace(self.host, self.spec.device_id)
+            undo.callback(space.close)
+            if partition:
+                space.map_hbm(partition.base, partition.size)
+            undo.pop_all()
+        return partition, space
+
+    def set_weight(self, mdev: Mdev, weight: int) -> None:
+        """Change a slice's share of the engines from its next turn on.
+
+        Raises:
+            ConfigError: the weight is out of range.
+        """
+        _check_weight(weight)
+        mdev.flow.weight = weight
+
+    def _no_room(self, kind: MdevType) -> str:
+        """Why there cannot be another slice of a type."""
+        used = sum(1 for mdev in self.mdevs.values() if mdev.type is kind)
+        if used >= kind.instances:
+            return f"{kind.id}: {used} of {kind.instances} instances are in use"
+        holes = ", ".join(f"{count} at {at:#x}" for at, count in self.hbm.holes())
+        return f"{kind.id}: no {kind.hbm} adjacent bytes of HBM (free: {holes or 'none'})"
+
+
+def _check_weight(weight: int) -> None:
+    """Refuse a weight that is out of range.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if not 1 <= weight <= MAX_WEIGHT:
+        raise ConfigError("weight", f"{weight} (accepted: 1 to {MAX_WEIGHT})")
+
+
+def _uuid(given: str | None) -> str:
+    """A UUID in its 36 characters, lower case.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if given is None:
+        return str(uuids.uuid4())
+    try:
+        found = str(uuids.UUID(given))
+    except ValueError:
+        found = ""
+    if found != given.lower():
+        raise ConfigError("uuid", f"{given!r} is not of the form {uuids.UUID(int=0)}")
+    return found

@@ -1,0 +1,216 @@
+"""The accelerator's file: what the operator wrote, checked whole before anything is made.
+
+[accelerator]
+name = "demo"
+hbm = "256MiB"
+
+[[engine]]
+name = "dma0"
+operations = ["copy", "fill"]
+
+[[type]]
+name = "half"
+hbm = "128MiB"
+weight = 1
+queues = 4
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mdevemu.accel.hbm import GRANULE
+from mdevemu.accel.operations import OPERATIONS
+from mdevemu.errors import ConfigError, unknown
+from mdevemu.mdev.types import MdevType
+from mdevemu.personalities import PERSONALITIES
+from mdevemu.personalities.native.layout import MAX_QUEUES
+from mdevemu.units import GIB, KIB, MIB
+
+SIZES = {"B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB}
+MAX_HBM = 64 * GIB
+MAX_WEIGHT = 1000
+MAX_INSTANCES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """One engine: its name and the names of the operations it does."""
+
+    name: str
+    operations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AcceleratorSpec:
+    """A whole accelerator; ``hbm`` is in bytes, ``device_id`` its requester id on the bus."""
+
+    name: str
+    device_id: int
+    hbm: int
+    engines: tuple[EngineSpec, ...]
+    types: tuple[MdevType, ...]
+
+
+class Table:
+    """One table of the file, taken apart key by key; every refusal names file, table and key."""
+
+    def __init__(self, where: str, given: Mapping[str, Any], accepted: frozenset[str]) -> None:
+        self._where = where
+        self._given = given
+        for key in given:
+            if key not in accepted:
+                raise ConfigError(where, unknown("key", key, accepted))
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """A string that is not empty."""
+        value = self._get(key, default)
+        if not isinstance(value, str) or (not value and default is None):
+            raise self.wrong(key, f"{value!r} is not a text")
+        return value
+
+    def name(self, key: str) -> str:
+        """A name: letters, digits, '-', '_' and '.'."""
+        value = self.text(key)
+        if not value.replace("-", "").replace("_", "").replace(".", "").isalnum():
+            raise self.wrong(key, f"{value!r} (accepted: letters, digits, '-', '_', '.')")
+        return value
+
+    def number(self, key: str, low: int, high: int, default: int | None = None) -> int:
+        """A whole number from ``low`` to ``high``."""
+        value = self._get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise self.wrong(key, f"{value!r} (accepted: a whole number from {low} to {high})")
+        return value
+
+    def size(self, key: str, high: int, default: int | None = None) -> int:
+        """Bytes, written as a number or as "64MiB"; a multiple of 2 MiB."""
+        value = self._get(key, default)
+        wrong = self.wrong(
+            key, f"{value!r} (accepted: a multiple of 2 MiB up to {high // GIB} GiB, as '64MiB')"
+        )
+        if isinstance(value, str):
+            digits = value.rstrip("BKMGi")
+            unit = value[len(digits) :]
+            if not digits.strip().isdecimal() or unit not in SIZES:
+                raise wrong
+            value = int(digits) * SIZES[unit]
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise wrong
+        if not 0 <= value <= high or value % GRANULE:
+            raise wrong
+        return value
+
+    def choice(self, key: str, accepted: Mapping[str, Any], default: str) -> str:
+        """One of the accepted names."""
+        value = self._get(key, default)
+        if value not in accepted:
+            raise self.wrong(key, unknown("value", value, accepted))
+        return str(value)
+
+    def choices(self, key: str, accepted: Mapping[str, Any]) -> tuple[str, ...]:
+        """A list of accepted names, not empty."""
+        value = self._get(key, None)
+        if not isinstance(value, list) or not value:
+            raise self.wrong(key, f"{value!r} (accepted: a list of {', '.join(sorted(accepted))})")
+        for each in value:
+            if not isinstance(each, str) or each not in accepted:
+                raise self.wrong(key, unknown("value", each, accepted))
+        return tuple(value)
+
+    def wrong(self, key: str, what: str) -> ConfigError:
+        """A refusal of one key's value."""
+        return ConfigError(f"{self._where}: {key}", what)
+
+    def _get(self, key: str, default: Any) -> Any:  # noqa: ANN401 (what TOML can hold)
+        if key in self._given:
+            return self._given[key]
+        if default is None:
+            raise self.wrong(key, "is missing")
+        return default
+
+
+ROOT_KEYS = frozenset({"accelerator", "engine", "type"})
+ACCELERATOR_KEYS = frozenset({"name", "device-id", "hbm"})
+ENGINE_KEYS = frozenset({"name", "operations"})
+TYPE_KEYS = frozenset(
+    {"name", "description", "personality", "hbm", "weight", "queues", "instances"}
+)
+
+
+def load(path: Path) -> AcceleratorSpec:
+    """Read an accelerator's file.
+
+    Raises:
+        ConfigError: it cannot be read, or something in it cannot be used.
+    """
+    try:
+        return parse(path.name, tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigError(str(path), error.strerror or str(error)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), str(error)) from None
+
+
+def parse(where: str, given: Mapping[str, Any]) -> AcceleratorSpec:
+    """Check a whole file; ``where`` names it in errors.
+
+    Raises:
+        ConfigError: the first thing in it that cannot be used.
+    """
+    for key in given:
+        if key not in ROOT_KEYS:
+            raise ConfigError(where, unknown("table", key, ROOT_KEYS))
+    head = given.get("accelerator")
+    if not isinstance(head, dict):
+        raise ConfigError(where, "the table [accelerator] is missing")
+    table = Table(f"{where}: [accelerator]", head, ACCELERATOR_KEYS)
+    hbm = table.size("hbm", MAX_HBM)
+    engines = [_engine(each) for each in _tables(where, given, "engine", ENGINE_KEYS)]
+    types = [_type(each, hbm) for each in _tables(where, given, "type", TYPE_KEYS)]
+    for kind, names in (
+        ("engine", [engine.name for engine in engines]),
+        ("type", [each.name for each in types]),
+    ):
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise ConfigError(f"{where}: [[{kind}]]", f"name {twice!r} is there twice")
+    return AcceleratorSpec(
+        name=table.name("name"),
+        device_id=table.number("device-id", 0, 0xFFFF, default=0x100),
+        hbm=hbm,
+        engines=tuple(engines),
+        types=tuple(types),
+    )
+
+
+def _tables(
+    where: str, given: Mapping[str, Any], kind: str, accepted: frozenset[str]
+) -> list[Table]:
+    """All tables of a kind; at least one."""
+    found = given.get(kind)
+    tables = isinstance(found, list) and all(isinstance(each, dict) for each in found)
+    if not found or not tables:
+        raise ConfigError(where, f"at least one table [[{kind}]] is needed")
+    return [Table(f"{where}: [[{kind}]] {i + 1}", each, accepted) for i, each in enumerate(found)]
+
+
+def _engine(table: Table) -> EngineSpec:
+    return EngineSpec(table.name("name"), table.choices("operations", OPERATIONS))
+
+
+def _type(table: Table, hbm: int) -> MdevType:
+    found = MdevType(
+        name=table.name("name"),
+        description=table.text("description", ""),
+        personality=table.choice("personality", PERSONALITIES, "native"),
+        hbm=table.size("hbm", MAX_HBM, default=0),
+        weight=table.number("weight", 1, MAX_WEIGHT, default=1),
+        queues=table.number("queues", 1, MAX_QUEUES, default=4),
+        instances=table.number("instances", 1, MAX_INSTANCES, default=MAX_INSTANCES),
+    )
+    if found.hbm > hbm:
+        raise table.wrong("hbm", f"{found.hbm} bytes of the {hbm} that the accelerator has")
+    return found

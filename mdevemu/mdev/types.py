@@ -1,0 +1,44 @@
+"""What slices exist: mdev types, named and described as the kernel's mdev ABI does."""
+
+from dataclasses import dataclass
+
+DRIVER = "mdevemu"
+DEVICE_API = "vfio-pci"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MdevType:
+    """What one slice gets.
+
+    Attributes:
+        name: the part of the id behind the driver's name.
+        personality: how a slice behaves to its driver.
+        hbm: bytes.
+        weight: share of the engines against other slices.
+        queues: how many it may use.
+        instances: how many slices of this type there may be at once.
+    """
+
+    name: str
+    description: str
+    personality: str
+    hbm: int
+    weight: int
+    queues: int
+    instances: int
+
+    @property
+    def id(self) -> str:
+        """``<driver>-<name>``.  Spec: Linux, Documentation/driver-api/vfio-mediated-device.rst."""
+        return f"{DRIVER}-{self.name}"
+
+    @property
+    def details(self) -> str:
+        """``key=value`` lines, then the operator's own words."""
+        lines = [
+            f"personality={self.personality}",
+            f"hbm={self.hbm}",
+            f"weight={self.weight}",
+            f"queues={self.queues}",
+        ]
+        return "\n".join([*lines, self.description] if self.description else lines)

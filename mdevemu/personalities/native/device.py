@@ -1,0 +1,293 @@
+"""The native device as a whole: registers, doorbells, counters, faults."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from mdevemu.accel import Identity, Interface, Personality
+from mdevemu.accel.operations import Operation, Status
+from mdevemu.accel.operations.cipher import MAX_AAD, TAG_BYTES, AesGcm
+from mdevemu.accel.operations.digest import SHA256_BYTES
+from mdevemu.errors import GuestFault
+from mdevemu.iommu.port import Port
+from mdevemu.layout import Word
+from mdevemu.pci.config import Bar
+from mdevemu.personalities.native.layout import (
+    MAGIC,
+    MAX_QUEUES,
+    Completion,
+    Control,
+    CqHead,
+    Descriptor,
+    DeviceState,
+    DoorbellRegs,
+    FaultCode,
+    Flag,
+    NativeRegs,
+    QueueControl,
+    QueueState,
+    Shadow,
+    SqTail,
+)
+from mdevemu.personalities.native.queue import Queue, QueueFault
+from mdevemu.registers import Bank, Slot, size_of
+from mdevemu.units import Iova
+
+REGISTERS_BAR, DOORBELLS_BAR, HBM_BAR = 0, 2, 4
+FAULT_VECTOR = 0
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the monitoring page shows; counts since reset."""
+
+    completed: int = 0
+    failed: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    interrupts: int = 0
+    doorbells: int = 0
+    faults: int = 0
+
+
+class CountedMemory:
+    """The port, with the bytes that operations move counted."""
+
+    def __init__(self, port: Port, counters: Counters) -> None:
+        self._port = port
+        self._counters = counters
+
+    def read(self, iova: Iova, length: int) -> bytes:
+        """Bytes at an address."""
+        data = self._port.read(iova, length)
+        self._counters.bytes_read += length
+        return data
+
+    def write(self, iova: Iova, data: bytes) -> None:
+        """Put bytes at an address."""
+        self._port.write(iova, data)
+        self._counters.bytes_written += len(data)
+
+    def copy(self, source: Iova, destination: Iova, length: int) -> None:
+        """Move bytes; without a copy in between where both sides are mapped."""
+        if length == 0:
+            return
+        ours = self._port.views(source, length, write=False)
+        theirs = self._port.views(destination, length, write=True)
+        first, second = ours[0], theirs[0]
+        direct = len(ours) == len(theirs) == 1
+        if direct and isinstance(first, memoryview) and isinstance(second, memoryview):
+            second[:] = first
+        else:
+            self._port.write(destination, self._port.read(source, length))
+        self._counters.bytes_read += length
+        self._counters.bytes_written += length
+
+
+class Native(Personality[NativeRegs]):
+    """Executes descriptors from up to 16 queues."""
+
+    identity = Identity(vendor=0x1234, device=0xACC1, class_code=0x120000)
+    registers = NativeRegs
+    interface = Interface(
+        maps={REGISTERS_BAR: NativeRegs, DOORBELLS_BAR: DoorbellRegs},
+        structs=(Descriptor, Completion, Shadow, AesGcm),
+        codes=(DeviceState, QueueState, Operation, Status, FaultCode, Flag),
+        numbers={
+            "REGISTERS_BAR": REGISTERS_BAR,
+            "DOORBELLS_BAR": DOORBELLS_BAR,
+            "HBM_BAR": HBM_BAR,
+            "MAGIC_VALUE": MAGIC,
+            "FAULT_VECTOR": FAULT_VECTOR,
+            "AAD_LIMIT": MAX_AAD,
+            "TAG_BYTES": TAG_BYTES,
+            "DIGEST_BYTES": SHA256_BYTES,
+        },
+    )
+
+    def start(self) -> None:
+        self.counters = Counters()
+        self.memory = CountedMemory(self.port, self.counters)
+        self._busy_before = self.slice.flow.busy_ns
+        self._queues: dict[int, Queue] = {}
+        self.lanes = [self.lane() for _ in range(self.queue_count)]
+        self._doorbells = Bank(DoorbellRegs, _Doorbells(self))
+        regs = self.regs
+        regs.capabilities.queues = self.queue_count
+        regs.capabilities.vectors = self.vectors
+        regs.capabilities.hbm = self.hbm_size > 0
+        regs.operations.available = sum(1 << code for code in self.slice.engines.operations)
+        regs.hbm_size.bytes = self.hbm_size
+
+    @property
+    def queue_count(self) -> int:
+        """Queues that this slice may use."""
+        return min(self.slice.queues, MAX_QUEUES)
+
+    @property
+    def vectors(self) -> int:
+        return 1 + self.queue_count
+
+    @property
+    def hbm_size(self) -> int:
+        """Bytes of HBM in this slice."""
+        return self.slice.hbm.size if self.slice.hbm else 0
+
+    @property
+    def bars(self) -> Sequence[Bar]:
+        registers = Bar(REGISTERS_BAR, size_of(NativeRegs))
+        doorbells = Bar(DOORBELLS_BAR, size_of(DoorbellRegs), wide=True)
+        if not self.slice.hbm:
+            return registers, doorbells
+        aperture = Bar(
+            HBM_BAR,
+            1 << (self.hbm_size - 1).bit_length(),
+            wide=True,
+            prefetchable=True,
+            memory=self.slice.hbm.file,
+            memory_size=self.hbm_size,
+        )
+        return registers, doorbells, aperture
+
+    def counts(self) -> Mapping[str, int]:
+        return {name.replace("_", "-"): count for name, count in asdict(self.counters).items()}
+
+    # Registers.
+
+    def read(self, bar: int, offset: int, length: int) -> bytes:
+        if bar == HBM_BAR and self.slice.hbm:
+            held = max(0, min(length, self.hbm_size - offset))
+            data = self.slice.hbm.backing.read(offset, held) if held else b""
+            return data.ljust(length, b"\0")
+        if bar == DOORBELLS_BAR:
+            return self._doorbells.read(offset, length)
+        return super().read(bar, offset, length)
+
+    def write(self, bar: int, offset: int, data: bytes) -> None:
+        if bar == HBM_BAR and self.slice.hbm:
+            if held := data[: max(0, self.hbm_size - offset)]:
+                self.slice.hbm.backing.write(offset, held)
+        elif bar == DOORBELLS_BAR:
+            self._doorbells.write(offset, data)
+        else:
+            super().write(bar, offset, data)
+
+    @NativeRegs.control.written
+    def _switch(self, control: Control) -> None:
+        if control.reset:
+            self.reset()
+        elif control.enable:
+            self.regs.status.state = DeviceState.READY
+        else:
+            self.regs.status.state = DeviceState.DISABLED
+            for number in range(self.queue_count):
+                self.regs.queue_control[number].enable = False
+                self._disable(number)
+
+    @NativeRegs.queue_control.written
+    def _switch_queue(self, number: int, control: QueueControl) -> None:
+        if not control.enable:
+            self._disable(number)
+        elif number not in self._queues:
+            ready = self.regs.status.state is DeviceState.READY and number < self.queue_count
+            if not ready:
+                control.enable = False
+                raise QueueFault(FaultCode.QUEUE_CONFIG, number, int(control), 0)
+            self._queues[number] = Queue(self, number)
+
+    def _disable(self, number: int) -> None:
+        """Switch a queue off; one that failed is then as good as new."""
+        if queue := self._queues.pop(number, None):
+            queue.stop()
+        status = self.regs.queue_status[number]
+        status.state, status.fault = QueueState.DISABLED, FaultCode.NONE
+
+    def rang(self, slot: Slot, word: Word) -> None:
+        """The driver wrote a doorbell; a GuestFault ends here."""
+        self.counters.doorbells += 1
+        queue = self._queues.get(slot.index)
+        try:
+            if queue is None:
+                raise QueueFault(FaultCode.QUEUE_DISABLED, slot.index, int(word), 0)
+            if isinstance(word, SqTail):
+                queue.announce(word.index)
+            elif isinstance(word, CqHead):
+                queue.take(word.index)
+        except GuestFault as fault:
+            self._failed(fault)
+
+    @NativeRegs.completed.reading
+    @NativeRegs.failed.reading
+    @NativeRegs.bytes_read.reading
+    @NativeRegs.bytes_written.reading
+    @NativeRegs.interrupts.reading
+    @NativeRegs.doorbells.reading
+    @NativeRegs.faults.reading
+    @NativeRegs.busy_ns.reading
+    @NativeRegs.hbm_bytes.reading
+    @NativeRegs.weight.reading
+    def refresh(self) -> None:
+        """Bring the monitoring page up to date."""
+        regs, counters, flow = self.regs, self.counters, self.slice.flow
+        regs.completed.value = counters.completed
+        regs.failed.value = counters.failed
+        regs.bytes_read.value = counters.bytes_read
+        regs.bytes_written.value = counters.bytes_written
+        regs.interrupts.value = counters.interrupts
+        regs.doorbells.value = counters.doorbells
+        regs.faults.value = counters.faults
+        regs.busy_ns.value = flow.busy_ns - self._busy_before
+        regs.hbm_bytes.value = self.hbm_size
+        regs.weight.value = flow.weight
+
+    # Interrupts and faults.
+
+    def raise_vector(self, vector: int) -> None:
+        """Interrupt the driver."""
+        self.counters.interrupts += 1
+        self.interrupt(vector)
+
+    def pend(self, vector: int) -> None:
+        self.regs.interrupt_status.vectors |= 1 << vector
+
+    @property
+    def pending_intx(self) -> bool:
+        return self.regs.interrupt_status.vectors != 0
+
+    def fault(self, fault: GuestFault) -> None:
+        assert isinstance(fault, QueueFault), f"unexpected {fault!r}"
+        self.counters.faults += 1
+        regs, code = self.regs, FaultCode(fault.code)
+        if code in (FaultCode.RING_READ, FaultCode.COMPLETION_WRITE, FaultCode.SHADOW_ACCESS):
+            self._fail(fault.queue, code)
+        elif code is FaultCode.QUEUE_CONFIG:
+            regs.queue_control[fault.queue].enable = False
+        if regs.fault_status.valid:
+            regs.fault_status.overflow = True
+        else:
+            regs.fault_status.valid = True
+            regs.fault_status.code = code
+            regs.fault_status.queue = fault.queue
+            regs.fault_cause.cause = fault.cause
+            regs.fault_address.address = fault.address
+            regs.fault_index.index = fault.index
+        self.raise_vector(FAULT_VECTOR)
+
+    def _fail(self, number: int, code: FaultCode) -> None:
+        """A queue cannot go on until it is switched off and on again."""
+        if queue := self._queues.pop(number, None):
+            queue.stop(code)
+        self.regs.queue_control[number].enable = False
+
+
+class _Doorbells:
+    """Hooks of the doorbell pages."""
+
+    def __init__(self, device: Native) -> None:
+        self._device = device
+
+    def reading(self, slot: Slot) -> None:
+        """Doorbells cannot be read."""
+
+    def written(self, slot: Slot, word: Word) -> None:
+        """A doorbell rang."""
+        self._device.rang(slot, word)

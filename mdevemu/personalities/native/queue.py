@@ -1,0 +1,222 @@
+"""One queue of the native device: from a doorbell to completions."""
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+from mdevemu.accel import CompletionRing, Popped, Ring, Work
+from mdevemu.accel.operations import Status
+from mdevemu.errors import CommandFault, DmaFault
+from mdevemu.layout import members_of, sizeof, unpack
+from mdevemu.personalities.native.decode import HbmFault, decode
+from mdevemu.personalities.native.layout import (
+    LOG2_MAX_ENTRIES,
+    Completion,
+    Descriptor,
+    FaultCode,
+    Flag,
+    QueueState,
+    Shadow,
+)
+from mdevemu.units import KIB, Iova
+
+if TYPE_CHECKING:
+    from mdevemu.personalities.native.device import Native
+
+COMMAND_COST = 16 * KIB
+"""Copy-bytes that fetching and completing one command costs."""
+
+SHADOW = {name: offset for name, offset, _ in members_of(Shadow)}
+
+
+class QueueFault(CommandFault):
+    """A queue cannot go on, or a doorbell is refused.
+
+    Attributes:
+        queue: its number.
+        address: Iova or doorbell value at fault.
+        index: index of the descriptor at hand.
+        cause: the IOMMU's, 0 if it had no part in this.
+    """
+
+    def __init__(
+        self, code: FaultCode, queue: int, address: int, index: int, cause: int = 0
+    ) -> None:
+        super().__init__(code, f"queue {queue}: {code.name} at {address:#x}")
+        self.queue = queue
+        self.address = address
+        self.index = index
+        self.cause = cause
+
+
+class Queue:
+    """An enabled queue.  It takes commands in order, one at a time."""
+
+    def __init__(self, device: "Native", number: int) -> None:
+        """Read the queue's registers.
+
+        Raises:
+            QueueFault: QUEUE_CONFIG; nothing was set up.
+        """
+        regs = device.regs
+        log2, control = regs.queue_size[number].log2_entries, regs.queue_control[number]
+        places = regs.queue_sq_base, regs.queue_cq_base, regs.queue_shadow
+        bases = [place[number].iova for place in places]
+        self._device = device
+        self.number = number
+        self._vector = control.vector if control.interrupt else None
+        self._shadow = Iova(bases[2]) if control.event_index else None
+        if not 1 <= log2 <= LOG2_MAX_ENTRIES or control.vector >= device.vectors:
+            raise self._fault(FaultCode.QUEUE_CONFIG, log2, 0)
+        sizes = sizeof(Descriptor), sizeof(Completion), sizeof(Shadow) if control.event_index else 1
+        for base, size in zip(bases, sizes, strict=True):
+            if base % size:
+                raise self._fault(FaultCode.QUEUE_CONFIG, base, 0)
+        self.ring = Ring(device.port, Iova(bases[0]), 1 << log2, Descriptor)
+        self.completions = CompletionRing[Completion](
+            device.port, Iova(bases[1]), 1 << log2, Completion
+        )
+        self.lane = device.lanes[number]
+        self._show(QueueState.RUNNING)
+        self._show_indices()
+
+    # What the driver does.
+
+    def announce(self, tail: int) -> None:
+        """The driver rang the doorbell with a new tail.
+
+        Raises:
+            QueueFault: DOORBELL_RANGE; nothing changed.
+        """
+        try:
+            self.ring.announce(tail)
+        except CommandFault:
+            raise self._fault(FaultCode.DOORBELL_RANGE, tail, self.ring.head) from None
+        self._go()
+
+    def take(self, head: int) -> None:
+        """The driver says up to where it has taken completions.
+
+        Raises:
+            QueueFault: DOORBELL_RANGE; nothing changed.
+        """
+        try:
+            self.completions.take(head)
+        except CommandFault:
+            raise self._fault(FaultCode.DOORBELL_RANGE, head, self.ring.head) from None
+        self._go()
+
+    def stop(self, code: FaultCode | None = None) -> None:
+        """Do nothing any more: disabled, or failed with a code."""
+        self.lane.cancel()
+        self._show(QueueState.DISABLED if code is None else QueueState.FAILED, code)
+
+    # What the device does.
+
+    def _go(self) -> None:
+        if not self.lane.busy:
+            self.lane.submit(self._run())
+
+    def _run(self) -> Work:
+        """Execute what was announced; ends when there is no more, or no room to complete it."""
+        self._show(QueueState.RUNNING)
+        while not self.ring.empty or self._look_again():
+            if self.completions.full and not self._room():
+                self._show(QueueState.STALLED)
+                return
+            try:
+                popped = self.ring.pop()
+            except DmaFault as fault:
+                raise self._dma(FaultCode.RING_READ, self.ring.head, fault) from None
+            record = yield from self._execute(popped)
+            try:
+                self.completions.put(popped, record)
+            except DmaFault as fault:
+                popped.settle()
+                raise self._dma(FaultCode.COMPLETION_WRITE, popped.index, fault) from None
+            self._tell(popped, record)
+            yield COMMAND_COST
+
+    def _execute(self, popped: Popped[Descriptor]) -> Generator[int, None, Completion]:
+        """Do one command; whatever becomes of it is in the record."""
+        device, descriptor = self._device, popped.command
+        result = address = cause = 0
+        status = Status.SUCCESS
+        try:
+            entry, command = decode(descriptor, device.hbm_size)
+            engine = device.slice.engines.pick(entry.code)
+            if engine is None:
+                raise CommandFault(Status.UNKNOWN_OPERATION, f"no engine does {entry.code.name}")
+            engine.commands += 1
+            self.lane.meter = engine
+            result = yield from entry.run(device.memory, command)
+        except DmaFault as fault:
+            status = Status.WRITE_FAULT if fault.write else Status.READ_FAULT
+            address, cause = fault.address, fault.cause
+        except HbmFault as fault:
+            status, address = Status(fault.code), fault.address
+        except CommandFault as fault:
+            status, result = Status(fault.code), fault.result
+        return Completion(
+            cookie=descriptor.cookie,
+            result=result,
+            address=address,
+            index=popped.index & 0xFFFF,
+            cause=cause,
+            status=status,
+            phase=self.completions.phase,
+        )
+
+    def _tell(self, popped: Popped[Descriptor], record: Completion) -> None:
+        """Show that a command was completed."""
+        device = self._device
+        self._show_indices()
+        device.counters.completed += 1
+        device.counters.failed += record.status != Status.SUCCESS
+        if self._vector is not None and not popped.command.flags & Flag.NO_INTERRUPT:
+            device.raise_vector(self._vector)
+
+    def _look_again(self) -> bool:
+        """With an event index: ask for a doorbell at the next command; maybe one came meanwhile."""
+        if self._shadow is None:
+            return False
+        port = self._device.port
+        try:
+            event = Iova(self._shadow + SHADOW["sq_event"])
+            port.write(event, self.ring.head.to_bytes(4, "little"))
+            tail = unpack(Shadow, port.read(self._shadow, sizeof(Shadow))).sq_tail
+        except DmaFault as fault:
+            raise self._dma(FaultCode.SHADOW_ACCESS, self.ring.head, fault) from None
+        try:
+            self.ring.announce(tail)
+        except CommandFault:
+            raise self._fault(FaultCode.DOORBELL_RANGE, tail, self.ring.head) from None
+        return not self.ring.empty
+
+    def _room(self) -> bool:
+        """With an event index: see if the driver has taken completions."""
+        if self._shadow is None:
+            return False
+        try:
+            shadow = unpack(Shadow, self._device.port.read(self._shadow, sizeof(Shadow)))
+        except DmaFault as fault:
+            raise self._dma(FaultCode.SHADOW_ACCESS, self.ring.head, fault) from None
+        try:
+            self.completions.take(shadow.cq_head)
+        except CommandFault:
+            raise self._fault(FaultCode.DOORBELL_RANGE, shadow.cq_head, self.ring.head) from None
+        return not self.completions.full
+
+    def _show(self, state: QueueState, code: FaultCode | None = None) -> None:
+        status = self._device.regs.queue_status[self.number]
+        status.state, status.fault = state, code or FaultCode.NONE
+
+    def _show_indices(self) -> None:
+        regs = self._device.regs
+        regs.queue_sq_head[self.number].index = self.ring.head
+        regs.queue_cq_tail[self.number].index = self.completions.tail
+
+    def _fault(self, code: FaultCode, address: int, index: int) -> QueueFault:
+        return QueueFault(code, self.number, address, index)
+
+    def _dma(self, code: FaultCode, index: int, fault: DmaFault) -> QueueFault:
+        return QueueFault(code, self.number, fault.address, index, fault.cause)

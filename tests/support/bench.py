@@ -1,0 +1,86 @@
+"""An accelerator on the table: its mdevs, memory that its VMMs lent, and no sockets."""
+
+import fcntl
+import itertools
+import os
+
+from mdevemu.fds import Fd
+from mdevemu.mdev.parent import Parent
+from mdevemu.mdev.spec import parse
+from mdevemu.trace import Trace
+from mdevemu.units import MIB
+
+ALL = ["nop", "copy", "fill", "compare", "crc32c", "sha256", "deflate", "inflate"]
+ALL += ["aes_gcm_encrypt", "aes_gcm_decrypt"]
+
+BASE = {
+    "accelerator": {"name": "bench", "device-id": 0x0100, "hbm": "16MiB"},
+    "engine": [{"name": "all", "operations": ALL}],
+    "type": [
+        {"name": "native", "personality": "native", "hbm": "4MiB", "queues": 4},
+        {"name": "adder", "personality": "adder"},
+    ],
+}
+
+CONFIG, COMMAND = 7, 4
+MEMORY_AND_BUS_MASTER = b"\x06\x00"
+
+
+class Ram:
+    """Memory of a guest: a memfd, sealed as QEMU seals it."""
+
+    def __init__(self, size=MIB):
+        self.size = size
+        self.number = os.memfd_create("ram", os.MFD_ALLOW_SEALING)
+        os.ftruncate(self.number, size)
+        fcntl.fcntl(self.number, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+
+    def file(self):
+        """A descriptor to lend."""
+        return Fd(os.dup(self.number))
+
+    def read(self, at, length):
+        return os.pread(self.number, length, at)
+
+    def write(self, at, data):
+        os.pwrite(self.number, data, at)
+
+    def close(self):
+        os.close(self.number)
+
+
+class Bench:
+    """One accelerator; every mdev's function may be a bus master."""
+
+    def __init__(self, spec=None):
+        clock = itertools.count().__next__
+        self.trace = Trace(clock)
+        self.parent = Parent(parse("bench.toml", spec or BASE), self.trace, clock)
+
+    def mdev(self, kind="native", **wanted):
+        """A new mdev of a type, by the type's short name."""
+        mdev = self.parent.create(f"mdevemu-{kind}", **wanted)
+        mdev.function.write(CONFIG, COMMAND, MEMORY_AND_BUS_MASTER)
+        return mdev
+
+    def lend(self, mdev, ram, iova=0, offset=0, size=None, readable=True, writable=True):
+        """Map guest memory for an mdev, as a VMM does."""
+        mdev.space.map(
+            iova,
+            size or ram.size,
+            ram.file(),
+            offset,
+            readable=readable,
+            writable=writable,
+        )
+
+    def work(self, limit=100_000):
+        """Let the engines run until nothing is left to do."""
+        for _ in range(limit):
+            if not self.parent.scheduler.step():
+                return
+        raise AssertionError(f"still working after {limit} pieces")
+
+    def faults(self):
+        """What the IOMMU reported since the last look."""
+        return list(self.parent.host.read_faults())

@@ -1,0 +1,164 @@
+"""Who works next, and what becomes of work that fails or is cancelled."""
+
+import itertools
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdevemu.accel.scheduler import PIECE, QUANTUM, Scheduler
+from mdevemu.errors import CommandFault
+
+
+def scheduler():
+    return Scheduler(itertools.count().__next__)
+
+
+def pieces(done, who, costs):
+    for cost in costs:
+        done.append(who)
+        yield cost
+
+
+def busy(done, who, cost):
+    return pieces(done, who, itertools.repeat(cost))
+
+
+@pytest.mark.parametrize(("weights", "cost"), [((3, 1), PIECE), ((3, 1), 1000), ((5, 2, 1), PIECE)])
+def test_work_is_shared_by_weight(weights, cost):
+    work, done = scheduler(), []
+    for who, weight in enumerate(weights):
+        work.flow(weight).lane(pytest.fail).submit(busy(done, who, cost))
+    for _ in range(sum(weights) * 20 * max(1, QUANTUM // cost)):
+        work.step()
+    counts = Counter(done)
+    for who, weight in enumerate(weights):
+        assert counts[who] / len(done) == pytest.approx(weight / sum(weights), rel=0.05)
+
+
+def test_unequal_pieces_are_shared_by_cost():
+    work, done = scheduler(), []
+    work.flow(1).lane(pytest.fail).submit(busy(done, "large", PIECE))
+    work.flow(1).lane(pytest.fail).submit(busy(done, "small", PIECE // 16))
+    for _ in range(1700):
+        work.step()
+    counts = Counter(done)
+    assert counts["small"] / counts["large"] == pytest.approx(16, rel=0.05)
+
+
+def test_idle_flow_saves_up_nothing():
+    work, done = scheduler(), []
+    idle, busy_flow = work.flow(1), work.flow(1)
+    lane = idle.lane(pytest.fail)
+    lane.submit(pieces(done, "idle", [PIECE]))
+    busy_flow.lane(pytest.fail).submit(busy(done, "busy", PIECE))
+    for _ in range(100):
+        work.step()
+    done.clear()
+    lane.submit(busy(done, "idle", PIECE))
+    for _ in range(20):
+        work.step()
+    assert abs(done.count("idle") - done.count("busy")) <= 2
+
+
+def test_lanes_of_a_flow_take_turns():
+    work, done = scheduler(), []
+    flow = work.flow(1)
+    for who in "ab":
+        flow.lane(pytest.fail).submit(busy(done, who, 10))
+    for _ in range(10):
+        work.step()
+    assert "".join(done) == "ababababab"
+
+
+def test_lane_keeps_the_order_of_its_work():
+    work, done = scheduler(), []
+    lane = work.flow(1).lane(pytest.fail)
+    for who in "abc":
+        lane.submit(pieces(done, who, [1, 1]))
+    while work.step():
+        pass
+    assert "".join(done) == "aabbcc"
+    assert not work.busy
+
+
+def test_fault_ends_one_work_and_is_told_once():
+    work, done, faults = scheduler(), [], []
+
+    def fails():
+        yield 1
+        raise CommandFault(3, "no")
+
+    lane = work.flow(1).lane(faults.append)
+    lane.submit(fails())
+    lane.submit(pieces(done, "next", [1]))
+    while work.step():
+        pass
+    assert [fault.code for fault in faults] == [3]
+    assert done == ["next"]
+
+
+def test_cancel_closes_what_runs_and_forgets_what_waits():
+    work, done, closed = scheduler(), [], []
+
+    def held():
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.append(True)
+
+    lane = work.flow(1).lane(pytest.fail)
+    lane.submit(held())
+    lane.submit(pieces(done, "waits", [1]))
+    work.step()
+    lane.cancel()
+    while work.step():
+        pass
+    assert closed == [True]
+    assert done == []
+
+
+def test_cancel_from_within_the_fault_is_safe():
+    work = scheduler()
+
+    def fails():
+        raise CommandFault(0, "no")
+        yield
+
+    lane = work.flow(1).lane(lambda fault: lane.cancel())
+    lane.submit(fails())
+    while work.step():
+        pass
+    assert not lane.busy
+
+
+def test_time_is_counted_for_flow_and_meter():
+    class Engine:
+        busy_ns = 0
+
+    work, engine = scheduler(), Engine()
+    flow = work.flow(1)
+    lane = flow.lane(pytest.fail)
+
+    def metered():
+        lane.meter = engine
+        yield 1
+        yield 1
+
+    lane.submit(metered())
+    while work.step():
+        pass
+    assert engine.busy_ns == flow.busy_ns == 3
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3 * PIECE)), max_size=40))
+def test_all_submitted_work_is_done_exactly_once(jobs):
+    work, done = scheduler(), []
+    lanes = [work.flow(weight).lane(pytest.fail) for weight in (1, 2, 7)]
+    for number, (who, cost) in enumerate(jobs):
+        lanes[who].submit(pieces(done, number, [cost]))
+    while work.step():
+        pass
+    assert sorted(done) == list(range(len(jobs)))
