@@ -1,0 +1,78 @@
+"""``python -m mdevemu``: serve an accelerator, or describe a device."""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from mdevemu.describe import FORMATS
+from mdevemu.emulator import CONTROL_SOCKET, Emulator
+from mdevemu.errors import ConfigError
+from mdevemu.mdev.spec import load
+from mdevemu.personalities import PERSONALITIES
+
+PR_SET_PDEATHSIG = 1  # Linux, <linux/prctl.h>
+
+
+@click.group()
+def main() -> None:
+    """A simulated accelerator, sliced into mediated devices behind vfio-user sockets."""
+
+
+@main.command()
+@click.argument("accelerator", type=click.Path(path_type=Path), metavar="ACCEL.toml")
+@click.option(
+    "--runtime",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder for the sockets; made with mode 0700.",
+)
+@click.option("--parent", type=int, help="End when the process with this id, our parent, ends.")
+def serve(accelerator: Path, runtime: Path, parent: int | None) -> None:
+    """Serve an accelerator until SIGTERM, SIGINT or the command quit.
+
+    Prints one line of JSON when its control socket listens.
+    """
+    if parent is not None:
+        _end_with(parent)
+    _allow_descriptors()
+    emulator = Emulator(load(accelerator), runtime)
+    click.echo(json.dumps({"ready": True, "control": str(runtime / CONTROL_SOCKET)}))
+    sys.stdout.flush()
+    emulator.serve()
+
+
+@main.command()
+@click.argument("personality", type=click.Choice(sorted(PERSONALITIES)))
+@click.option(
+    "--format", "form", type=click.Choice(sorted(FORMATS)), default="markdown", show_default=True
+)
+def describe(personality: str, form: str) -> None:
+    """Print a device's registers, structs and codes, made from its declarations."""
+    click.echo(FORMATS[form](PERSONALITIES[personality]), nl=False)
+
+
+def _allow_descriptors() -> None:
+    """Take as many descriptors as we may have: clients lend files and eventfds by the hundred."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _end_with(parent: int) -> None:
+    """Have the kernel end us with SIGTERM when our parent ends, also if it just has."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        raise ConfigError("--parent", f"process {parent} is not our parent, or is gone")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ConfigError as wrong:
+        click.echo(f"mdevemu: {wrong}", err=True)
+        sys.exit(2)

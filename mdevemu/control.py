@@ -1,0 +1,289 @@
+"""The control socket: QMP's shape, so that QMP's tools work on it.
+
+A client is greeted, negotiates with ``qmp_capabilities``, then sends commands
+and reads replies and events.
+
+Spec: QEMU docs/interop/qmp-spec.rst; ``query-schema`` answers as QAPI introspection does.
+"""
+
+import errno
+import json
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mdevemu import __version__
+from mdevemu.errors import ConfigError, unknown
+from mdevemu.fds import listen_privately
+from mdevemu.loop import Loop
+
+MAX_LINE = 1 << 20
+"""Bytes of one command; a client that sends more is closed."""
+
+MAX_BACKLOG = 16 << 20
+"""Bytes of replies and events that a client may leave unread before it is closed."""
+
+READ_SIZE = 1 << 16
+
+KINDS: dict[str, type] = {"str": str, "int": int, "bool": bool}
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument of a command."""
+
+    name: str
+    kind: Literal["str", "int", "bool"] = "str"
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command: what it takes, and the function that carries it out.
+
+    ``run`` is called with the arguments by name (``-`` turned into ``_``), returns
+    something JSON can hold, and raises ConfigError to refuse.
+    """
+
+    name: str
+    run: Callable[..., object]
+    arguments: Sequence[Argument] = ()
+
+
+class QmpError(Exception):
+    """A refusal, as the client reads it: QMP's error class and a description."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+@dataclass(eq=False)
+class _Client:
+    """One connection."""
+
+    socket: socket.socket
+    received: bytearray = field(default_factory=bytearray)
+    unsent: bytearray = field(default_factory=bytearray)
+    negotiated: bool = False
+
+
+class Control:
+    """Listens on a socket and carries out commands."""
+
+    def __init__(self, path: Path, loop: Loop, commands: Sequence[Command]) -> None:
+        """Serve ``commands``, and those that every QMP server has, on a socket at ``path``."""
+        own = [
+            Command("query-version", lambda: VERSION),
+            Command("query-commands", self._names),
+            Command("query-schema", self._schema),
+        ]
+        self._commands = {command.name: command for command in [*own, *commands]}
+        self._loop = loop
+        self._path = path
+        self._clients: list[_Client] = []
+        self._listener = listen_privately(path)
+        loop.watch(self._listener.fileno(), self._accept)
+
+    def event(self, name: str, data: Mapping[str, object]) -> None:
+        """Tell every client that has negotiated."""
+        seconds, rest = divmod(time.time_ns(), 10**9)
+        stamp = {"seconds": seconds, "microseconds": rest // 1000}
+        for client in list(self._clients):
+            if client.negotiated:
+                self._send(client, {"event": name, "data": dict(data), "timestamp": stamp})
+
+    def close(self) -> None:
+        """Close every client and the socket, and remove it."""
+        for client in list(self._clients):
+            self._drop(client)
+        self._loop.forget(self._listener.fileno())
+        self._listener.close()
+        self._path.unlink(missing_ok=True)
+
+    # Connections.
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return  # it went away again
+        connection.setblocking(False)
+        client = _Client(connection)
+        self._clients.append(client)
+        self._loop.watch(connection.fileno(), lambda: self._receive(client))
+        self._send(client, {"QMP": {"version": VERSION, "capabilities": []}})
+
+    def _receive(self, client: _Client) -> None:
+        try:
+            data = client.socket.recv(READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(client)
+            return
+        client.received += data
+        while client in self._clients and (command := _take_command(client.received)):
+            self._send(client, self._answer(client, command))
+        if len(client.received) > MAX_LINE:
+            self._drop(client)
+
+    def _send(self, client: _Client, message: Mapping[str, object]) -> None:
+        client.unsent += json.dumps(message).encode() + b"\r\n"
+        if len(client.unsent) > MAX_BACKLOG:
+            self._drop(client)
+        else:
+            self._flush(client)
+
+    def _flush(self, client: _Client) -> None:
+        try:
+            sent = client.socket.send(client.unsent, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._drop(client)
+            return
+        del client.unsent[:sent]
+        self._loop.watch(
+            client.socket.fileno(),
+            lambda: self._receive(client),
+            (lambda: self._flush(client)) if client.unsent else None,
+        )
+
+    def _drop(self, client: _Client) -> None:
+        if client in self._clients:
+            self._clients.remove(client)
+            self._loop.forget(client.socket.fileno())
+            client.socket.close()
+
+    # Commands.
+
+    def _answer(self, client: _Client, command: bytes) -> dict[str, object]:
+        """Carry out one command."""
+        reply: dict[str, object] = {}
+        try:
+            request = _decode(command)
+            if "id" in request:
+                reply["id"] = request["id"]
+            return {"return": self._execute(client, request)} | reply
+        except QmpError as refused:
+            return {"error": {"class": refused.kind, "desc": str(refused)}} | reply
+        except ConfigError as refused:
+            kind = "DeviceNotFound" if refused.number == errno.ENOENT else "GenericError"
+            return {"error": {"class": kind, "desc": str(refused)}} | reply
+
+    def _execute(self, client: _Client, request: Mapping[str, Any]) -> object:
+        name = request.get("execute")
+        if not isinstance(name, str):
+            raise QmpError("GenericError", "a command has a member 'execute' with its name")
+        given = request.get("arguments", {})
+        if not isinstance(given, dict):
+            raise QmpError("GenericError", f"{name}: 'arguments' is not an object")
+        if name == "qmp_capabilities":
+            if client.negotiated:
+                raise QmpError("CommandNotFound", "capabilities are negotiated already")
+            if given.get("enable"):
+                raise QmpError("GenericError", f"capabilities {given['enable']} are not offered")
+            client.negotiated = True
+            return {}
+        if not client.negotiated:
+            raise QmpError("CommandNotFound", "expecting 'qmp_capabilities' first")
+        command = self._commands.get(name)
+        if command is None:
+            raise QmpError("CommandNotFound", unknown("command", name, self._commands))
+        return command.run(**_checked(command, given))
+
+    def _names(self) -> list[dict[str, str]]:
+        return [{"name": name} for name in sorted([*self._commands, "qmp_capabilities"])]
+
+    def _schema(self) -> list[dict[str, object]]:
+        """The commands, as QAPI's SchemaInfo."""
+        infos: list[dict[str, object]] = [
+            {"name": "any", "meta-type": "builtin", "json-type": "value"},
+            {"name": "str", "meta-type": "builtin", "json-type": "string"},
+            {"name": "int", "meta-type": "builtin", "json-type": "int"},
+            {"name": "bool", "meta-type": "builtin", "json-type": "boolean"},
+        ]
+        for command in self._commands.values():
+            members = [
+                {"name": each.name, "type": each.kind}
+                | ({"default": None} if each.optional else {})
+                for each in command.arguments
+            ]
+            arguments = f"{command.name}-arg"
+            infos.append({"name": arguments, "meta-type": "object", "members": members})
+            infos.append(
+                {
+                    "name": command.name,
+                    "meta-type": "command",
+                    "arg-type": arguments,
+                    "ret-type": "any",
+                    "allow-oob": False,
+                }
+            )
+        return infos
+
+
+def _take_command(received: bytearray) -> bytes:
+    """Take the first command out of what was received; nothing if it is not whole yet.
+
+    A command ends where its JSON ends, as not every client sends a newline behind it;
+    what is not JSON ends with its line.
+    """
+    text = received.decode("latin-1")  # a character a byte, so that offsets agree
+    start = len(text) - len(text.lstrip())
+    try:
+        end = json.JSONDecoder().raw_decode(text, start)[1] if text[start:] else start
+    except (ValueError, RecursionError):
+        end = text.find("\n", start) + 1
+        if not end:
+            return b""
+    command = bytes(received[:end]).strip()
+    del received[:end]
+    return command
+
+
+def _decode(command: bytes) -> dict[str, Any]:
+    try:
+        request = json.loads(command)
+    except (ValueError, RecursionError) as wrong:
+        raise QmpError("GenericError", f"not JSON: {wrong}") from None
+    if not isinstance(request, dict):
+        raise QmpError("GenericError", "a command is a JSON object")
+    if excess := set(request) - {"execute", "arguments", "id"}:
+        raise QmpError(
+            "GenericError", unknown("member", min(excess), ["execute", "arguments", "id"])
+        )
+    return request
+
+
+def _checked(command: Command, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments, each known, present and of its kind."""
+    accepted = {argument.name: argument for argument in command.arguments}
+    for name in given:
+        if name not in accepted:
+            raise QmpError("GenericError", f"{command.name}: {unknown('argument', name, accepted)}")
+    for argument in accepted.values():
+        value = given.get(argument.name)
+        if value is None:
+            if not argument.optional:
+                raise QmpError("GenericError", f"{command.name}: '{argument.name}' is missing")
+        elif type(value) is not KINDS[argument.kind]:
+            raise QmpError(
+                "GenericError",
+                f"{command.name}: '{argument.name}' is {value!r}, not {argument.kind}",
+            )
+    return {name.replace("-", "_"): value for name, value in given.items() if value is not None}
+
+
+def _version() -> dict[str, object]:
+    major, minor, micro = (int(part) for part in __version__.split("."))
+    return {"qemu": {"major": major, "minor": minor, "micro": micro}, "package": "mdevemu"}
+
+
+VERSION = _version()

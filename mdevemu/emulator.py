@@ -1,0 +1,292 @@
+"""The composition root: one accelerator, its loop, its sockets."""
+
+import errno
+import os
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mdevemu.control import Argument, Command, Control
+from mdevemu.errors import ConfigError
+from mdevemu.loop import Loop
+from mdevemu.mdev.parent import Mdev, Parent
+from mdevemu.mdev.spec import AcceleratorSpec
+from mdevemu.mdev.types import DEVICE_API
+from mdevemu.trace import Event, Trace
+from mdevemu.units import Iova
+from mdevemu.vfio_user.server import Server
+
+FAULTS_KEPT = 4096
+"""How many fault records ``query-faults`` can still show."""
+
+CONTROL_SOCKET = "control.sock"
+
+
+class Emulator:
+    """An accelerator that is up."""
+
+    def __init__(
+        self,
+        spec: AcceleratorSpec,
+        runtime: Path,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """Make ``runtime``, a folder of mode 0700, and listen for control in it.
+
+        Raises:
+            ConfigError: the folder or a socket cannot be used.
+        """
+        self.trace = Trace(clock)
+        self.parent = Parent(spec, self.trace, clock)
+        self._runtime = runtime
+        self._servers: dict[str, Server] = {}
+        self._faults: deque[dict[str, Any]] = deque(maxlen=FAULTS_KEPT)
+        self._reported = 0
+        _make_private(runtime)
+        self._loop = Loop(clock)
+        self._loop.work(self._work)
+        self.control = Control(runtime / CONTROL_SOCKET, self._loop, self._commands())
+        self.trace.listen(self._heard)
+
+    def serve(self) -> None:
+        """Run until ``quit``, SIGTERM or SIGINT; then take everything down."""
+        wakeups, woken = socket.socketpair()
+        for end in (wakeups, woken):
+            end.setblocking(False)
+        signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._loop.stop())
+        self._loop.watch(wakeups.fileno(), lambda: _drain(wakeups))
+        try:
+            self._loop.run()
+        finally:
+            signal.set_wakeup_fd(-1)
+            self.close()
+            wakeups.close()
+            woken.close()
+
+    def close(self) -> None:
+        """Remove every mdev and socket."""
+        self.control.event("SHUTDOWN", {})
+        for mdev in list(self.parent.mdevs.values()):
+            self._remove(mdev)
+        self.control.close()
+        self._loop.close()
+
+    def _work(self) -> bool:
+        busy = self.parent.scheduler.step()
+        if self.parent.host.faulted:
+            self._collect_faults()
+        return busy
+
+    def _collect_faults(self) -> None:
+        """Take what the IOMMU reported out of its queue."""
+        for record in self.parent.host.read_faults():
+            owners = (m for m in self.parent.mdevs.values() if m.space.pasid == record.pasid)
+            owner = next(owners, None)
+            self._reported += 1
+            fault = {
+                "sequence": self._reported,
+                "mdev": owner and owner.name,
+                "device-id": record.device_id,
+                "pasid": record.pasid,
+                "cause": int(record.cause),
+                "cause-name": record.cause.title,
+                "ttyp": int(record.kind),
+                "ttyp-name": record.kind.title,
+                "iova": record.iova,
+                "iova-hex": hex(record.iova),
+            }
+            self._faults.append(fault)
+            self.control.event("IOMMU_FAULT", fault)
+
+    def _heard(self, event: Event) -> None:
+        """Tell control clients of VMMs that come and go."""
+        names = {"session.open": "CLIENT_CONNECTED", "session.close": "CLIENT_DISCONNECTED"}
+        if name := names.get(event.name):
+            self.control.event(name, {"mdev": event.facts["session"]})
+
+    # Commands of the control socket.
+
+    def _commands(self) -> list[Command]:
+        mdev = Argument("mdev")
+        any_mdev = Argument("mdev", optional=True)
+        return [
+            Command("query-status", lambda: {"status": "running", "running": True}),
+            Command("query-accelerator", self._query_accelerator),
+            Command("query-types", self._query_types),
+            Command("query-mdevs", self._query_mdevs),
+            Command(
+                "create-mdev",
+                self._create,
+                [
+                    Argument("type"),
+                    Argument("uuid", optional=True),
+                    Argument("name", optional=True),
+                    Argument("weight", "int", optional=True),
+                ],
+            ),
+            Command(
+                "remove-mdev",
+                self._remove_named,
+                [Argument("uuid"), Argument("force", "bool", True)],
+            ),
+            Command("set-weight", self._set_weight, [Argument("uuid"), Argument("weight", "int")]),
+            Command("query-counters", self._query_counters, [any_mdev]),
+            Command("query-faults", self._query_faults, [Argument("since", "int", True), any_mdev]),
+            Command("walk-iova", self._walk, [mdev, Argument("iova", "int")]),
+            Command("quit", self._quit),
+        ]
+
+    def _query_accelerator(self) -> dict[str, object]:
+        parent = self.parent
+        return {
+            "name": parent.spec.name,
+            "device-id": parent.spec.device_id,
+            "pid": os.getpid(),
+            "runtime": str(self._runtime),
+            "hbm": {"total": parent.hbm.size, "free": parent.hbm.free_bytes},
+            "engines": [
+                {
+                    "name": engine.name,
+                    "operations": sorted(each.name.lower() for each in engine.operations),
+                    "busy-ns": engine.busy_ns,
+                    "commands": engine.commands,
+                }
+                for engine in parent.engines.all
+            ],
+        }
+
+    def _query_types(self) -> list[dict[str, object]]:
+        return [
+            {
+                "id": kind.id,
+                "name": kind.name,
+                "description": kind.details,
+                "device-api": DEVICE_API,
+                "available-instances": self.parent.available(kind),
+                "personality": kind.personality,
+                "hbm": kind.hbm,
+                "weight": kind.weight,
+                "queues": kind.queues,
+            }
+            for kind in self.parent.types.values()
+        ]
+
+    def _query_mdevs(self) -> list[dict[str, object]]:
+        return [self._show(mdev) for mdev in self.parent.mdevs.values()]
+
+    def _show(self, mdev: Mdev) -> dict[str, object]:
+        part = mdev.partition
+        return {
+            "uuid": mdev.uuid,
+            "name": mdev.name,
+            "type": mdev.type.id,
+            "personality": mdev.type.personality,
+            "device-id": self.parent.spec.device_id,
+            "pasid": mdev.space.pasid,
+            "socket": str(self._servers[mdev.uuid].path),
+            "weight": mdev.flow.weight,
+            "hbm": {"base": part.offset, "size": part.size} if part else None,
+            "attached": self._servers[mdev.uuid].connected,
+        }
+
+    def _create(
+        self,
+        type: str,
+        uuid: str | None = None,
+        name: str | None = None,
+        weight: int | None = None,
+    ) -> dict[str, object]:
+        mdev = self.parent.create(type, uuid=uuid, name=name, weight=weight)
+        path = self._runtime / f"mdev-{mdev.uuid}.sock"
+        try:
+            self._servers[mdev.uuid] = Server(
+                path, mdev.function, mdev.space, self._loop, self.trace, mdev.name
+            )
+        except ConfigError:
+            self.parent.remove(mdev)
+            raise
+        shown = self._show(mdev)
+        self.control.event("MDEV_CREATED", shown)
+        return shown
+
+    def _remove_named(self, uuid: str, force: bool = False) -> dict[str, object]:
+        mdev = self.parent.find(uuid)
+        if self._servers[mdev.uuid].connected and not force:
+            raise ConfigError("mdev", f"{uuid!r} is attached to a VMM", errno.EBUSY)
+        self._remove(mdev)
+        return {}
+
+    def _remove(self, mdev: Mdev) -> None:
+        self._servers.pop(mdev.uuid).close()
+        self.parent.remove(mdev)
+        self.control.event("MDEV_REMOVED", {"uuid": mdev.uuid, "name": mdev.name})
+
+    def _set_weight(self, uuid: str, weight: int) -> dict[str, object]:
+        self.parent.set_weight(self.parent.find(uuid), weight)
+        return {}
+
+    def _query_counters(self, mdev: str | None = None) -> list[dict[str, object]]:
+        chosen = [self.parent.find(mdev)] if mdev else list(self.parent.mdevs.values())
+        return [
+            {"mdev": each.name, **each.personality.counts(), "weight": each.flow.weight}
+            | {"busy-ns": each.flow.busy_ns, "hbm-bytes": each.type.hbm}
+            for each in chosen
+        ]
+
+    def _query_faults(self, since: int = 0, mdev: str | None = None) -> list[dict[str, Any]]:
+        self._collect_faults()
+        name = self.parent.find(mdev).name if mdev else None
+        return [
+            fault
+            for fault in self._faults
+            if fault["sequence"] > since and name in (None, fault["mdev"])
+        ]
+
+    def _walk(self, mdev: str, iova: int) -> dict[str, object]:
+        if not 0 <= iova < 1 << 64:
+            raise ConfigError("iova", f"{iova} (accepted: 0 to {(1 << 64) - 1:#x})")
+        found = self.parent.find(mdev)
+        device_id, pasid = self.parent.spec.device_id, found.space.pasid
+        walk = self.parent.host.walk(device_id, pasid, Iova(iova))
+        return {
+            "mdev": found.name,
+            "device-id": device_id,
+            "pasid": pasid,
+            "iova": iova,
+            "steps": [asdict(step) for step in walk.steps],
+            "hpa": walk.hpa,
+            "size": walk.size,
+            "cause": int(walk.fault.cause) if walk.fault else None,
+            "cause-name": walk.fault.cause.title if walk.fault else None,
+        }
+
+    def _quit(self) -> dict[str, object]:
+        self._loop.stop()
+        return {}
+
+
+def _drain(end: socket.socket) -> None:
+    """Take what is there; its bytes mean nothing."""
+    end.recv(64)
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder that only its owner can enter, or check that it is one.
+
+    Raises:
+        ConfigError: it cannot be made, or is not ours alone.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        facts = folder.stat()
+    except OSError as error:
+        raise ConfigError(str(folder), error.strerror or str(error)) from None
+    if facts.st_uid != os.getuid() or facts.st_mode & 0o077:
+        raise ConfigError(str(folder), "is not a folder of this user with mode 0700")
