@@ -1,0 +1,156 @@
+"""A device behind a vfio-user socket, as the guest's driver and checks want to reach it."""
+
+import fcntl
+import mmap
+import os
+
+from guest.access import Buffer, Interrupt, IovaSpace, whole_pages
+from mdevemu.errors import RequestError
+from mdevemu.vfio_user.client import Client, Vector
+from mdevemu.vfio_user.wire import Irq
+
+_BASE = 1 << 32  # first Iova handed out if nobody says otherwise
+_CONFIG_REGION = 7
+_COMMAND = 0x04  # config space: command register
+_MEMORY_AND_MASTER = 0x06
+_PIECE = 64 << 10  # bytes of one read
+
+
+class SocketBuffer:
+    """A sealed memfd that the device reaches; see ``guest.access.Buffer``."""
+
+    def __init__(self, iova: int, size: int) -> None:
+        self.iova = iova
+        self.size = size
+        self.file = os.memfd_create("buffer", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(self.file, size)
+        fcntl.fcntl(self.file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        self._memory = mmap.mmap(self.file, size)
+        self.view = memoryview(self._memory)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self.view.release()
+        self._memory.close()
+        os.close(self.file)
+
+
+class SocketAccess:
+    """Holds a device through its vfio-user socket until closed; see ``guest.access.Access``."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, base: int = _BASE, timeout: float = 10.0
+    ) -> None:
+        """Connect and let the device do DMA.  ``base``: the first Iova.
+
+        Raises:
+            OSError, MdevError: as ``mdevemu.vfio_user.client.Client`` does.
+        """
+        self.name = os.fspath(path)
+        self._client = Client(path, timeout=timeout)
+        self._iovas = IovaSpace(base)
+        self._regions = [self._client.region(index) for index in range(6)]
+        self.vectors = self._client.irq_info(Irq.MSIX).count
+        self._buffers: dict[int, SocketBuffer] = {}
+        self._unmapped: set[int] = set()
+        self._vectors: list[Vector] = []
+        self._interrupts: dict[int, Interrupt] = {}
+        self._apertures: dict[int, tuple[mmap.mmap, memoryview]] = {}
+        self._master()
+
+    def size(self, bar: int) -> int:
+        """Bytes of a BAR, 0 if there is none."""
+        return self._regions[bar].size
+
+    def read(self, bar: int, offset: int, size: int) -> int:
+        """One register access of 1, 2, 4 or 8 bytes."""
+        return int.from_bytes(self._client.region_read(bar, offset, size), "little")
+
+    def write(self, bar: int, offset: int, value: int, size: int) -> None:
+        """One register access of 1, 2, 4 or 8 bytes."""
+        self._client.region_write(bar, offset, value.to_bytes(size, "little"))
+
+    def dump(self, bar: int, offset: int, length: int) -> bytes:
+        """``length`` bytes of a BAR."""
+        return b"".join(
+            self._client.region_read(bar, at, min(_PIECE, offset + length - at))
+            for at in range(offset, offset + length, _PIECE)
+        )
+
+    def config(self, offset: int, length: int) -> bytes:
+        """``length`` bytes of the PCI config space."""
+        return self._client.region_read(_CONFIG_REGION, offset, length)
+
+    def aperture(self, bar: int) -> memoryview | None:
+        """The memory behind a BAR, mapped; None if the BAR is not memory."""
+        if bar not in self._apertures:
+            if self._regions[bar].file is None:
+                return None
+            memory = self._client.region_mmap(bar)
+            self._apertures[bar] = (memory, memoryview(memory))
+        return self._apertures[bar][1]
+
+    def allocate(self, size: int) -> SocketBuffer:
+        """Zeroed memory at a fresh Iova."""
+        size = whole_pages(size)
+        buffer = SocketBuffer(self._iovas.take(size), size)
+        try:
+            self._client.map_dma(buffer.iova, size, buffer.file)
+        except RequestError:
+            buffer.close()
+            raise
+        self._buffers[buffer.iova] = buffer
+        return buffer
+
+    def buffers(self) -> list[Buffer]:
+        """Every buffer that the device reaches now."""
+        return [one for iova, one in self._buffers.items() if iova not in self._unmapped]
+
+    def unmap(self, buffer: Buffer) -> None:
+        """Take the buffer from the device; we keep it."""
+        self._client.unmap_dma(buffer.iova, buffer.size)
+        self._unmapped.add(buffer.iova)
+
+    def map(self, buffer: Buffer) -> None:
+        """Give a buffer back to the device at its old Iova."""
+        self._client.map_dma(buffer.iova, buffer.size, self._buffers[buffer.iova].file)
+        self._unmapped.discard(buffer.iova)
+
+    def release(self, buffer: Buffer) -> None:
+        """Take the buffer from the device and from us."""
+        if buffer.iova not in self._unmapped:
+            self._client.unmap_dma(buffer.iova, buffer.size)
+        self._unmapped.discard(buffer.iova)
+        self._buffers.pop(buffer.iova).close()
+
+    def interrupt(self, vector: int) -> Interrupt:
+        """The vector's interrupts, from now on."""
+        if not self._vectors:
+            self._vectors = [Vector() for _ in range(self.vectors)]
+            self._client.assign_interrupts(Irq.MSIX, 0, self._vectors)
+        if vector not in self._interrupts:
+            self._interrupts[vector] = Interrupt(self._vectors[vector].fileno())
+        return self._interrupts[vector]
+
+    def reset(self) -> None:
+        """Reset the device; buffers and interrupts stay."""
+        self._client.reset()
+        self._master()
+
+    def close(self) -> None:
+        """Hang up, which takes everything from the device."""
+        self._client.close()
+        for vector in self._vectors:
+            vector.close()
+        for buffer in self._buffers.values():
+            buffer.close()
+        self._buffers.clear()
+        for memory, view in self._apertures.values():
+            view.release()
+            memory.close()
+        self._apertures.clear()
+
+    def _master(self) -> None:
+        """Let the function decode its BARs and do DMA."""
+        now = self._client.read_u16(_CONFIG_REGION, _COMMAND)
+        self._client.write_u16(_CONFIG_REGION, _COMMAND, now | _MEMORY_AND_MASTER)
