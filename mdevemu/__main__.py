@@ -41,10 +41,8 @@ def serve(accelerator: Path, runtime: Path, parent: int | None) -> None:
     if parent is not None:
         _end_with(parent)
     _allow_descriptors()
-    emulator = Emulator(load(accelerator), runtime)
-    click.echo(json.dumps({"ready": True, "control": str(runtime / CONTROL_SOCKET)}))
-    sys.stdout.flush()
-    emulator.serve()
+    ready = json.dumps({"ready": True, "control": str(runtime / CONTROL_SOCKET)})
+    Emulator(load(accelerator), runtime).serve(lambda: print(ready, flush=True))
 
 
 @main.command()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mdevemu import __version__
-from mdevemu.errors import ConfigError, unknown
+from mdevemu.errors import ConfigError, shown, unknown
 from mdevemu.fds import listen_privately
 from mdevemu.loop import Loop
 
@@ -188,7 +188,8 @@ class Control:
             if client.negotiated:
                 raise QmpError("CommandNotFound", "capabilities are negotiated already")
             if given.get("enable"):
-                raise QmpError("GenericError", f"capabilities {given['enable']} are not offered")
+                wanted = shown(given["enable"])
+                raise QmpError("GenericError", f"capabilities {wanted} are not offered")
             client.negotiated = True
             return {}
         if not client.negotiated:
@@ -233,24 +234,30 @@ def _take_command(received: bytearray) -> bytes:
     """Take the first command out of what was received; nothing if it is not whole yet.
 
     A command ends where its JSON ends, as not every client sends a newline behind it;
-    what is not JSON ends with its line.
+    what is not JSON ends with the line in which it goes wrong.
     """
     text = received.decode("latin-1")  # a character a byte, so that offsets agree
     start = len(text) - len(text.lstrip())
+    end, wrong = start, -1
     try:
-        end = json.JSONDecoder().raw_decode(text, start)[1] if text[start:] else start
-    except (ValueError, RecursionError):
-        end = text.find("\n", start) + 1
-        if not end:
-            return b""
-    command = bytes(received[:end]).strip()
-    del received[:end]
+        if text[start:]:
+            end = json.JSONDecoder().raw_decode(text, start)[1]
+    except json.JSONDecodeError as error:
+        wrong = error.pos
+    except (ValueError, RecursionError):  # a number or a depth out of all proportion
+        wrong = start
+    if wrong >= 0:
+        # What is only cut off ends where the text does, or in a line that may go on.
+        end = text.find("\n", wrong) + 1 if text[wrong:].strip() else 0
+    command = bytes(received[start:end])
+    del received[: end or start]
     return command
 
 
 def _decode(command: bytes) -> dict[str, Any]:
     try:
         request = json.loads(command)
+        json.dumps(request)  # a reply that repeats its id must not fail
     except (ValueError, RecursionError) as wrong:
         raise QmpError("GenericError", f"not JSON: {wrong}") from None
     if not isinstance(request, dict):
@@ -276,7 +283,7 @@ def _checked(command: Command, given: Mapping[str, Any]) -> dict[str, Any]:
         elif type(value) is not KINDS[argument.kind]:
             raise QmpError(
                 "GenericError",
-                f"{command.name}: '{argument.name}' is {value!r}, not {argument.kind}",
+                f"{command.name}: '{argument.name}' is {shown(value)}, not {argument.kind}",
             )
     return {name.replace("-", "_"): value for name, value in given.items() if value is not None}
 

@@ -45,7 +45,7 @@ class Emulator:
         self.parent = Parent(spec, self.trace, clock)
         self._runtime = runtime
         self._servers: dict[str, Server] = {}
-        self._faults: deque[dict[str, Any]] = deque(maxlen=FAULTS_KEPT)
+        self._faults: deque[tuple[str | None, dict[str, Any]]] = deque(maxlen=FAULTS_KEPT)
         self._reported = 0
         _make_private(runtime)
         self._loop = Loop(clock)
@@ -53,8 +53,11 @@ class Emulator:
         self.control = Control(runtime / CONTROL_SOCKET, self._loop, self._commands())
         self.trace.listen(self._heard)
 
-    def serve(self) -> None:
-        """Run until ``quit``, SIGTERM or SIGINT; then take everything down."""
+    def serve(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Run until ``quit``, SIGTERM or SIGINT; then take everything down.
+
+        ``ready`` is called once all of these end it properly.
+        """
         wakeups, woken = socket.socketpair()
         for end in (wakeups, woken):
             end.setblocking(False)
@@ -63,6 +66,7 @@ class Emulator:
             signal.signal(number, lambda *_: self._loop.stop())
         self._loop.watch(wakeups.fileno(), lambda: _drain(wakeups))
         try:
+            ready()
             self._loop.run()
         finally:
             signal.set_wakeup_fd(-1)
@@ -102,7 +106,8 @@ class Emulator:
                 "iova": record.iova,
                 "iova-hex": hex(record.iova),
             }
-            self._faults.append(fault)
+            # A later mdev may have the same name, or the same PASID.
+            self._faults.append((owner.uuid if owner else None, fault))
             self.control.event("IOMMU_FAULT", fault)
 
     def _heard(self, event: Event) -> None:
@@ -225,6 +230,7 @@ class Emulator:
 
     def _remove(self, mdev: Mdev) -> None:
         self._servers.pop(mdev.uuid).close()
+        self._collect_faults()  # while its PASID is still its own
         self.parent.remove(mdev)
         self.control.event("MDEV_REMOVED", {"uuid": mdev.uuid, "name": mdev.name})
 
@@ -242,11 +248,11 @@ class Emulator:
 
     def _query_faults(self, since: int = 0, mdev: str | None = None) -> list[dict[str, Any]]:
         self._collect_faults()
-        name = self.parent.find(mdev).name if mdev else None
+        chosen = self.parent.find(mdev).uuid if mdev else None
         return [
             fault
-            for fault in self._faults
-            if fault["sequence"] > since and name in (None, fault["mdev"])
+            for uuid, fault in self._faults
+            if fault["sequence"] > since and chosen in (None, uuid)
         ]
 
     def _walk(self, mdev: str, iova: int) -> dict[str, object]:

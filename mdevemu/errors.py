@@ -94,9 +94,22 @@ class CommandFault(GuestFault):
         self.result = result
 
 
+LONGEST_SHOWN = 80
+"""Characters that a message spends on one value."""
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: in one line, cut where it gets long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits; lists without end
+        text = f"this {type(value).__name__}"
+    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
+
+
 def unknown(what: str, given: object, accepted: Iterable[str]) -> str:
     """Refuse a name, naming the nearest match and everything that is accepted."""
     names = sorted(accepted)
-    near = difflib.get_close_matches(str(given), names, n=1)
+    near = difflib.get_close_matches(given, names, n=1) if isinstance(given, str) else []
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown {what} {given!r}{hint} (accepted: {', '.join(names) or 'none'})"
+    return f"unknown {what} {shown(given)}{hint} (accepted: {', '.join(names) or 'none'})"

@@ -69,7 +69,10 @@ def listen_privately(path: Path) -> socket.socket:
     """
     if len(os.fsencode(path)) > MAX_SOCKET_PATH:
         raise ConfigError(str(path), f"a socket's path has at most {MAX_SOCKET_PATH} bytes")
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as wrong:
+        raise _cannot_listen(path, wrong) from None
     try:
         _remove_stale(path)
         # The file gets its mode when it appears: there is no moment for a chmod to miss.
@@ -82,11 +85,15 @@ def listen_privately(path: Path) -> socket.socket:
         listener.setblocking(False)
     except OSError as wrong:
         listener.close()
-        raise ConfigError(str(path), f"cannot listen: {wrong.strerror}") from None
+        raise _cannot_listen(path, wrong) from None
     except ConfigError:
         listener.close()
         raise
     return listener
+
+
+def _cannot_listen(path: Path, wrong: OSError) -> ConfigError:
+    return ConfigError(str(path), f"cannot listen: {wrong.strerror}")
 
 
 def _remove_stale(path: Path) -> None:

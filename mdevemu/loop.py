@@ -25,7 +25,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._watched: dict[int, Watch] = {}
         self._worker: Callable[[], bool] = lambda: False
-        self._running = False
+        self._stopped = False
 
     def watch(
         self,
@@ -57,16 +57,15 @@ class Loop:
         self._worker = worker
 
     def run(self) -> None:
-        """Serve until ``stop``."""
-        self._running = True
+        """Serve until ``stop``, which may have come before this."""
         idle = False
-        while self._running:
+        while not self._stopped:
             self.turn(None if idle else 0)
             idle = not self._burst()
 
     def stop(self) -> None:
         """Let ``run`` return after the turn at hand."""
-        self._running = False
+        self._stopped = True
 
     def close(self) -> None:
         """Give the selector back."""

@@ -23,18 +23,23 @@ class Event:
 
 
 class Trace:
-    """A bounded record of events, and whoever listens to it."""
+    """A bounded record of events, and whoever listens to it.
+
+    Attributes:
+        clock: returns nanoseconds; the time of every event.
+        events: the last ones, oldest first.
+    """
 
     def __init__(self, clock: Callable[[], int], depth: int = 4096) -> None:
         """``clock`` returns nanoseconds; ``depth`` is how many events are kept."""
-        self._clock = clock
+        self.clock = clock
         self._listeners: list[Callable[[Event], None]] = []
         self._count = 0
         self.events: deque[Event] = deque(maxlen=depth)
 
     def emit(self, name: str, **facts: object) -> None:
         """Record an event and tell every listener."""
-        event = Event(self._count, self._clock(), name, facts)
+        event = Event(self._count, self.clock(), name, facts)
         self._count += 1
         self.events.append(event)
         for listener in self._listeners:

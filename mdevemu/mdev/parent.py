@@ -12,11 +12,11 @@ from mdevemu.accel import Personality, Slice
 from mdevemu.accel.engine import Engines, engine
 from mdevemu.accel.hbm import Hbm, Partition
 from mdevemu.accel.scheduler import Flow, Scheduler
-from mdevemu.errors import ConfigError, RequestError, unknown
+from mdevemu.errors import ConfigError, RequestError, shown, unknown
 from mdevemu.iommu import Iommu, Port
 from mdevemu.mdev.address_space import AddressSpace
 from mdevemu.mdev.host_iommu import HostIommu
-from mdevemu.mdev.spec import MAX_WEIGHT, AcceleratorSpec
+from mdevemu.mdev.spec import MAX_WEIGHT, NAME_CHARACTERS, AcceleratorSpec, is_name
 from mdevemu.mdev.types import MdevType
 from mdevemu.memory import PhysicalMemory
 from mdevemu.pci.function import Function
@@ -101,6 +101,8 @@ class Parent:
         if kind is None:
             raise ConfigError("type", unknown("type", type_id, self.types))
         uuid = _uuid(uuid)
+        if name is not None and not is_name(name):
+            raise ConfigError("name", f"{shown(name)} (accepted: {NAME_CHARACTERS})")
         if weight is not None:
             _check_weight(weight)
         for mdev in self.mdevs.values():
@@ -198,10 +200,7 @@ def _uuid(given: str | None) -> str:
     """
     if given is None:
         return str(uuids.uuid4())
-    try:
-        found = str(uuids.UUID(given))
-    except ValueError:
-        found = ""
-    if found != given.lower():
-        raise ConfigError("uuid", f"{given!r} is not of the form {uuids.UUID(int=0)}")
-    return found
+    with contextlib.suppress(ValueError):
+        if str(uuids.UUID(given)) == given.lower():
+            return given.lower()
+    raise ConfigError("uuid", f"{shown(given)} is not of the form {uuids.UUID(int=0)}")

@@ -15,6 +15,7 @@ weight = 1
 queues = 4
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,13 +24,14 @@ from typing import Any
 
 from mdevemu.accel.hbm import GRANULE
 from mdevemu.accel.operations import OPERATIONS
-from mdevemu.errors import ConfigError, unknown
+from mdevemu.errors import ConfigError, shown, unknown
 from mdevemu.mdev.types import MdevType
 from mdevemu.personalities import PERSONALITIES
 from mdevemu.personalities.native.layout import MAX_QUEUES
 from mdevemu.units import GIB, KIB, MIB
 
 SIZES = {"B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB}
+SIZE = re.compile(rf"(?P<number>[0-9]{{1,20}}) ?(?P<unit>{'|'.join(SIZES)})")
 MAX_HBM = 64 * GIB
 MAX_WEIGHT = 1000
 MAX_INSTANCES = 4096
@@ -68,35 +70,35 @@ class Table:
         """A string that is not empty."""
         value = self._get(key, default)
         if not isinstance(value, str) or (not value and default is None):
-            raise self.wrong(key, f"{value!r} is not a text")
+            raise self.wrong(key, f"{shown(value)} is not a text")
         return value
 
     def name(self, key: str) -> str:
         """A name: letters, digits, '-', '_' and '.'."""
         value = self.text(key)
-        if not value.replace("-", "").replace("_", "").replace(".", "").isalnum():
-            raise self.wrong(key, f"{value!r} (accepted: letters, digits, '-', '_', '.')")
+        if not is_name(value):
+            raise self.wrong(key, f"{shown(value)} (accepted: {NAME_CHARACTERS})")
         return value
 
     def number(self, key: str, low: int, high: int, default: int | None = None) -> int:
         """A whole number from ``low`` to ``high``."""
         value = self._get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise self.wrong(key, f"{value!r} (accepted: a whole number from {low} to {high})")
+            raise self.wrong(key, f"{shown(value)} (accepted: a whole number from {low} to {high})")
         return value
 
     def size(self, key: str, high: int, default: int | None = None) -> int:
         """Bytes, written as a number or as "64MiB"; a multiple of 2 MiB."""
         value = self._get(key, default)
         wrong = self.wrong(
-            key, f"{value!r} (accepted: a multiple of 2 MiB up to {high // GIB} GiB, as '64MiB')"
+            key,
+            f"{shown(value)} (accepted: a multiple of 2 MiB up to {high // GIB} GiB, as '64MiB')",
         )
         if isinstance(value, str):
-            digits = value.rstrip("BKMGi")
-            unit = value[len(digits) :]
-            if not digits.strip().isdecimal() or unit not in SIZES:
+            found = SIZE.fullmatch(value)
+            if not found:
                 raise wrong
-            value = int(digits) * SIZES[unit]
+            value = int(found["number"]) * SIZES[found["unit"]]
         if not isinstance(value, int) or isinstance(value, bool):
             raise wrong
         if not 0 <= value <= high or value % GRANULE:
@@ -106,15 +108,17 @@ class Table:
     def choice(self, key: str, accepted: Mapping[str, Any], default: str) -> str:
         """One of the accepted names."""
         value = self._get(key, default)
-        if value not in accepted:
+        if not isinstance(value, str) or value not in accepted:
             raise self.wrong(key, unknown("value", value, accepted))
-        return str(value)
+        return value
 
     def choices(self, key: str, accepted: Mapping[str, Any]) -> tuple[str, ...]:
         """A list of accepted names, not empty."""
         value = self._get(key, None)
         if not isinstance(value, list) or not value:
-            raise self.wrong(key, f"{value!r} (accepted: a list of {', '.join(sorted(accepted))})")
+            raise self.wrong(
+                key, f"{shown(value)} (accepted: a list of {', '.join(sorted(accepted))})"
+            )
         for each in value:
             if not isinstance(each, str) or each not in accepted:
                 raise self.wrong(key, unknown("value", each, accepted))
@@ -130,6 +134,14 @@ class Table:
         if default is None:
             raise self.wrong(key, "is missing")
         return default
+
+
+NAME_CHARACTERS = "letters, digits, '-', '_', '.'"
+
+
+def is_name(text: str) -> bool:
+    """It has only characters that a name may have, and something to pronounce."""
+    return text.replace("-", "").replace("_", "").replace(".", "").isalnum()
 
 
 ROOT_KEYS = frozenset({"accelerator", "engine", "type"})
@@ -150,7 +162,7 @@ def load(path: Path) -> AcceleratorSpec:
         return parse(path.name, tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise ConfigError(str(path), error.strerror or str(error)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or out of all proportion
         raise ConfigError(str(path), str(error)) from None
 
 

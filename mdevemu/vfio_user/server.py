@@ -1,8 +1,10 @@
 """A vfio-user server on a Unix socket: one client at a time, the next one any time after."""
 
+import contextlib
 import os
 from pathlib import Path
 
+from mdevemu.errors import ConfigError
 from mdevemu.fds import Fd, listen_privately
 from mdevemu.trace import Trace
 from mdevemu.vfio_user.connection import Connection, Watcher
@@ -43,12 +45,17 @@ class Server:
         self._loop = loop
         self._trace = trace
         self._connection: Connection | None = None
-        self._socket = listen_privately(self.path)
+        with contextlib.ExitStack() as undo:
+            try:
+                # Given up for a moment when descriptors run out, to turn a client away.
+                self._reserve = undo.enter_context(_reserve())
+                # Always ready: how a connection asks for another turn.
+                self._again = undo.enter_context(_always_ready())
+            except OSError as wrong:
+                raise ConfigError(str(path), f"cannot listen: {wrong.strerror}") from None
+            self._socket = listen_privately(self.path)
+            undo.pop_all()
         self._open = True
-        # Given up for a moment when descriptors run out, to turn a client away.
-        self._reserve = _reserve()
-        # Always ready: how a connection asks for another turn.
-        self._again = Fd(os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         loop.watch(self._socket.fileno(), self._accept)
 
     @property
@@ -116,6 +123,10 @@ class Server:
         self._connection = None
         if self._open:
             self._loop.watch(self._socket.fileno(), self._accept)
+
+
+def _always_ready() -> Fd:
+    return Fd(os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
 
 
 def _reserve() -> Fd:
