@@ -1,0 +1,119 @@
+"""``hostctl run`` and ``hostctl vm``: what happens in one VM."""
+
+import os
+import shlex
+import sys
+
+import click
+
+from hostctl import runtime
+from hostctl.cli.options import Commands, json_option, lab_option
+from hostctl.guest import Agent, AgentRefused
+from hostctl.output import Output
+from hostctl.vm.argv import pasteable
+from mdevemu.errors import ConfigError, unknown
+
+_NOT_FOUND = 127  # a shell's exit status for a program that is not there
+
+
+def find(lab: str | None, name: str) -> tuple[runtime.Folder, runtime.VmRecord]:
+    """A VM of a running lab.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    folder, record = runtime.select(lab)
+    for vm in record.vms:
+        if vm.name == name:
+            return folder, vm
+    raise ConfigError("VM", unknown("VM", name, [vm.name for vm in record.vms]))
+
+
+def _environment(given: tuple[str, ...]) -> dict[str, str]:
+    """Variables from NAME=VALUE texts."""
+    variables = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise ConfigError("--env", f"{text!r} is no variable (accepted: NAME=VALUE)")
+        variables[name] = value
+    return variables
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("vm")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--env", multiple=True, metavar="NAME=VALUE", help="Set a variable for it.")
+@click.option("--cwd", metavar="PATH", help="Where in the guest it runs.")
+@click.option("--timeout", type=float, help="Seconds after which it is killed; exit status 124.")
+@lab_option
+@json_option
+def run(
+    vm: str,
+    command: tuple[str, ...],
+    env: tuple[str, ...],
+    cwd: str | None,
+    timeout: float | None,
+    lab: str | None,
+    as_json: bool,
+) -> int:
+    """Run COMMAND in VM; its input, output and exit status are the guest's.
+
+    With --json, its output is gathered into the JSON and it has no input.  While
+    another command runs in that VM, it waits.
+    """
+    output = Output(json=as_json)
+    folder, found = find(lab, vm)
+    variables = _environment(env)
+
+    def waiting() -> None:
+        output.say(f"waiting for another hostctl that runs a command in {vm}")
+
+    with folder.locked(vm, waiting), Agent(found.agent) as agent:
+        try:
+            if as_json:
+                done = agent.run(command, env=variables, cwd=cwd, timeout=timeout)
+                facts = {
+                    "vm": vm,
+                    "command": list(command),
+                    "status": done.status,
+                    "stdout": done.stdout.decode(errors="replace"),
+                    "stderr": done.stderr.decode(errors="replace"),
+                }
+                output.record("run", facts)
+                return done.status
+            return agent.stream(
+                command, _pass_on, stdin=sys.stdin.fileno(), env=variables, cwd=cwd, timeout=timeout
+            )
+        except AgentRefused as refused:
+            if refused.kind != "NotFound":
+                raise
+            output.say(refused.text)
+            return _NOT_FOUND
+
+
+def _pass_on(stream: str, data: bytes) -> None:
+    """What the guest's command wrote, at once and unchanged."""
+    out = sys.stdout if stream == "stdout" else sys.stderr
+    while data:
+        data = data[os.write(out.fileno(), data) :]
+
+
+@click.group(cls=Commands)
+def vm() -> None:
+    """One VM of a lab."""
+
+
+@vm.command("cmd")
+@click.argument("name", metavar="VM")
+@lab_option
+@json_option
+def command_line(name: str, lab: str | None, as_json: bool) -> None:
+    """Print the exact command line that VM runs with, ready to paste."""
+    _, found = find(lab, name)
+    output = Output(json=as_json)
+    if output.json:
+        facts = {"vm": name, "argv": found.argv, "environment": found.environment}
+        output.record("vm.cmd", facts)
+    else:
+        output.line(shlex.join(pasteable(found.argv, found.environment)))

@@ -1,0 +1,45 @@
+"""What this machine runs VMs with: QEMU, the guest's kernel and file system, KVM or not."""
+
+from pathlib import Path
+
+from hostctl.errors import HostError
+from hostctl.output import Output
+from hostctl.vm import kvm
+from hostctl.vm.spec import Machine
+from images.build import build
+from images.progress import Console
+from images.sysroot import find_qemu
+
+
+def guest_machine(output: Output) -> Machine:
+    """QEMU and a guest that boots; what the cache lacks is fetched and built, which is narrated.
+
+    Raises:
+        images.errors.HostError: something cannot be had.
+    """
+    progress = Console(output.err)
+    program = find_qemu(progress)
+    image = build(progress=progress)
+    return Machine(
+        qemu=tuple(program.argv_prefix),
+        environment=program.env,
+        kernel=Path(image.kernel),
+        initrd=Path(image.initrd),
+        append=tuple(image.line.split()),
+    )
+
+
+def pick_accelerator(machine: Machine, wish: str, output: Output) -> str:
+    """How QEMU shall run guests: ``wish`` is "kvm", "tcg" or "auto"; says so if KVM is no use.
+
+    Raises:
+        HostError: KVM is wished for, and runs no guest here.
+    """
+    if wish == "tcg":
+        return "tcg"
+    verdict = kvm.probe(machine)
+    if wish == "kvm" and not verdict.usable:
+        raise HostError(verdict.why, "leave out '--accel kvm' to have QEMU translate (TCG)")
+    if not verdict.usable:
+        output.say(f"guests run under TCG, which is slower: {verdict.why}")
+    return verdict.accelerator

@@ -1,0 +1,1 @@
+"""VMs: what they are made of, their command lines, and the QEMU processes."""

@@ -1,0 +1,95 @@
+"""The command line of a VM: nothing but its plan goes in."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from guest.protocol import PORT
+from hostctl.vm.spec import Machine, Plan
+
+# What QEMU's own manual asks for with an IOMMU for passed-through devices:
+# caching-mode tells the VMM about every new mapping, intremap needs a split irqchip.
+_IOMMU = {"driver": "intel-iommu", "caching-mode": True, "intremap": "on"}
+
+
+def _value(value: object) -> str:
+    """A value among QEMU's options, with its commas doubled."""
+    return str(value).replace(",", ",,")
+
+
+def _options(**values: object) -> str:
+    """QEMU's ``key=value,...``; ``_`` in keys becomes ``-``."""
+    return ",".join(f"{key.replace('_', '-')}={_value(value)}" for key, value in values.items())
+
+
+def _device(**values: object) -> list[str]:
+    """A device in JSON, where sockets and booleans have types."""
+    return ["-device", json.dumps({key.replace("_", "-"): value for key, value in values.items()})]
+
+
+def _slots(plan: Plan) -> list[str]:
+    """One root port per slice: behind one, a device shows all of its 4 KiB of config space."""
+    words = []
+    for at, slot in enumerate(plan.slots):
+        port = f"slot{at}"
+        words += _device(
+            driver="pcie-root-port", id=port, bus="pcie.0", chassis=at + 1, slot=at + 1
+        )
+        words += _device(
+            driver="vfio-user-pci",
+            id=slot.name,
+            bus=port,
+            socket={"type": "unix", "path": str(slot.socket)},
+        )
+    return words
+
+
+def _cpu(accelerator: str) -> Mapping[str, str]:
+    if accelerator == "kvm":
+        return {"machine": "q35,kernel-irqchip=split", "accel": "kvm", "cpu": "host"}
+    return {"machine": "q35", "accel": "tcg", "cpu": "max"}
+
+
+def argv(plan: Plan, machine: Machine) -> list[str]:
+    """The whole command line of a VM.
+
+    Guest memory is a shared memfd: only then can the emulator reach it.  The IOMMU
+    comes before the devices that it guards.
+    """
+    choice = _cpu(plan.accelerator)
+    iommu = ["-device", json.dumps(_IOMMU)] if plan.iommu == "intel" else []
+    append = [*machine.append, *(["intel_iommu=on"] if iommu else []), *plan.kernel]
+    return [
+        *machine.qemu,
+        *("-name", _options(guest=plan.name)),
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-display", "none"),
+        *("-machine", f"{choice['machine']},memory-backend=ram"),
+        *("-accel", choice["accel"]),
+        *("-cpu", choice["cpu"]),
+        *("-smp", str(plan.cpus)),
+        *("-m", _options(size=f"{plan.memory}B")),
+        *(
+            "-object",
+            _options(qom_type="memory-backend-memfd", id="ram", size=plan.memory, share="on"),
+        ),
+        *("-qmp", f"unix:{_value(plan.qmp)},server=on,wait=off"),
+        *("-chardev", _options(backend="file", id="console", path=plan.console)),
+        *("-serial", "chardev:console"),
+        *iommu,
+        *_device(driver="virtio-serial-pci", id="serial", bus="pcie.0"),
+        *(
+            "-chardev",
+            _options(backend="socket", id="agent", path=plan.agent, server="on", wait="off"),
+        ),
+        *_device(driver="virtserialport", bus="serial.0", chardev="agent", name=PORT),
+        *_slots(plan),
+        *("-kernel", str(machine.kernel)),
+        *("-initrd", str(machine.initrd)),
+        *("-append", " ".join(append)),
+    ]
+
+
+def pasteable(words: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """The words of a command line that works wherever it is pasted: variables come first."""
+    variables = [f"{name}={value}" for name, value in sorted(environment.items())]
+    return ["env", *variables, *words] if variables else list(words)
