@@ -30,18 +30,9 @@ from tests.support.vfio_user import (
     irqs,
     memfd,
     open_fds,
-    served,
 )
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def host(tmp_path):
-    before = open_fds()
-    with served(tmp_path / "mdev.sock") as host:
-        yield host
-    assert open_fds() == before
 
 
 class Qemu(Raw):

@@ -36,16 +36,7 @@ from tests.support.vfio_user import (
     irqs,
     memfd,
     open_fds,
-    served,
 )
-
-
-@pytest.fixture
-def host(tmp_path):
-    before = open_fds()
-    with served(tmp_path / "mdev.sock") as host:
-        yield host
-    assert open_fds() == before
 
 
 @pytest.fixture
