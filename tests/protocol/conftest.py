@@ -1,4 +1,4 @@
-"""A server of ours with a simple device behind it, in a thread; nothing of it is left afterwards."""
+"""A server of ours with a simple device behind it, in a thread, and nothing of it left behind."""
 
 import pytest
 

@@ -229,7 +229,7 @@ class Queue:
         return done if done.phase == expected else None
 
     def reap(self, tell=True):
-        """Take every completion there is; ``tell`` the device, through the shadow area if it can."""
+        """Take every completion there is, and ``tell``: in the shadow area if there is one."""
         found = []
         while len(found) < self.entries and (done := self.peek()):
             found.append(done)

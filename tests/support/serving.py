@@ -39,7 +39,15 @@ def serve(folder, *options, text=ACCELERATOR, prefix=()):
     """The process, not yet ready; its files are in ``folder``."""
     file = folder / "accelerator.toml"
     file.write_text(text)
-    command = [sys.executable, "-m", "mdevemu", "serve", str(file), "--runtime", str(folder / "run")]
+    command = [
+        sys.executable,
+        "-m",
+        "mdevemu",
+        "serve",
+        str(file),
+        "--runtime",
+        str(folder / "run"),
+    ]
     return subprocess.Popen(
         [*prefix, *command, *options],
         cwd=ROOT,

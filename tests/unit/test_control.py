@@ -161,7 +161,7 @@ def test_socket_is_the_owner_s_alone_and_goes_with_the_service(tmp_path):
 
 
 def test_socket_of_a_dead_service_is_replaced_and_of_a_living_one_is_not(tmp_path, service):
-    with pytest.raises(ConfigError, match="control.sock"):
+    with pytest.raises(ConfigError, match=r"control\.sock"):
         Service(tmp_path)
     assert service.client().execute("ping") == {"return": {"pong": True}}
     dead = socket.socket(socket.AF_UNIX)
@@ -176,9 +176,12 @@ def test_socket_of_a_dead_service_is_replaced_and_of_a_living_one_is_not(tmp_pat
 
 def test_greeting_is_qmp_s(service):
     client = service.client(negotiate=False)
-    major, minor, micro = map(int, __version__.split("."))
-    version = {"qemu": {"major": major, "minor": minor, "micro": micro}, "package": "mdevemu"}
-    assert client.ask(b"") == {"QMP": {"version": version, "capabilities": []}}
+    greeting = client.ask(b"")["QMP"]
+    assert greeting["capabilities"] == []
+    assert greeting["version"]["package"] == "mdevemu"
+    assert list(greeting["version"]["qemu"]) == ["major", "minor", "micro"]
+    numbers = greeting["version"]["qemu"].values()
+    assert ".".join(str(number) for number in numbers) == __version__
 
 
 def test_nothing_is_done_before_negotiation(service):
@@ -237,7 +240,7 @@ def test_client_that_goes_away_at_any_moment_is_forgotten(service):
         client.close()
         service.pump()
         service.control.event("HAPPENED", {"x": "y" * 100})
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
     assert service.client().execute("ping") == {"return": {"pong": True}}
 
 
@@ -302,7 +305,8 @@ def test_refusal_says_what_is_wrong(client, command, kind, words):
 def test_commands_and_schema_agree(client):
     names = [each["name"] for each in client.execute("query-commands")["return"]]
     assert names == sorted(names)
-    assert set(names) == {*OWN, "qmp_capabilities", *"add flag large ping quit refuse tell".split()}
+    service = {"add", "flag", "large", "ping", "quit", "refuse", "tell"}
+    assert set(names) == {*OWN, "qmp_capabilities"} | service
     schema = {info["name"]: info for info in client.execute("query-schema")["return"]}
     commands = {name for name, info in schema.items() if info["meta-type"] == "command"}
     assert commands == set(names) - {"qmp_capabilities"}
@@ -432,14 +436,15 @@ def test_long_command_that_ends_is_carried_out(client):
 
 def test_client_that_does_not_read_is_dropped_and_delays_nobody(service):
     slow, other = service.client(), service.client()
-    for count in range(1, 3 * MAX_BACKLOG >> 20):
+    asked = 0
+    while len(service.control._clients) == 2:
         slow.send(b'{"execute": "large"}')
+        asked += 1
+        assert asked <= 3 * MAX_BACKLOG >> 20
         begun = time.monotonic()
         assert other.execute("ping") == {"return": {"pong": True}}
         assert time.monotonic() - begun < 1
-        if len(service.control._clients) == 1:
-            break
-    assert MAX_BACKLOG >> 20 <= count <= (MAX_BACKLOG >> 20) + 2
+    assert MAX_BACKLOG >> 20 <= asked <= (MAX_BACKLOG >> 20) + 2
     service.control.event("HAPPENED", {})
     assert [message["event"] for message in other.messages()] == ["HAPPENED"]
     slow.messages()

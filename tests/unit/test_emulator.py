@@ -567,5 +567,3 @@ def test_describe_prints_what_is_declared(form):
     )
     assert "doorbell_sq_tail" in done.stdout.lower()
     assert done.stderr == ""
-
-

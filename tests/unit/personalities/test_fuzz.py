@@ -2,7 +2,7 @@
 
 import hashlib
 
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from mdevemu.units import HBM_IOVA, MIB, PAGE
@@ -226,7 +226,13 @@ class Victim:
         assert driver.run("nop", DESTINATION_HBM).status == SUCCESS
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+# Without the phases that make a failure smaller: that takes minutes here, and the moves are shown.
+@settings(
+    max_examples=40,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
 @given(st.lists(moves, min_size=10, max_size=40))
 def test_victim_beside_a_hostile_driver_works_as_if_it_were_alone(script):
     bench = Bench(BASE)

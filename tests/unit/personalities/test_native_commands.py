@@ -56,9 +56,7 @@ class Memory:
         self.driver = driver
 
     def read(self, at, length, hbm):
-        return (
-            self.driver.function.read(4, at, length) if hbm else self.driver.ram.read(at, length)
-        )
+        return self.driver.function.read(4, at, length) if hbm else self.driver.ram.read(at, length)
 
     def write(self, at, data, hbm):
         self.driver.function.write(4, at, data) if hbm else self.driver.ram.write(at, data)
@@ -280,8 +278,13 @@ def test_operation_that_does_not_fit_its_data(driver, name, length, capacity, st
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"key_length": 0}, {"key_length": 31}, {"key_length": 33}, {"aad_length": 4097}]
-    + [{"reserved": 1 << 31}],
+    [
+        {"key_length": 0},
+        {"key_length": 31},
+        {"key_length": 33},
+        {"aad_length": 4097},
+        {"reserved": 1 << 31},
+    ],
 )
 def test_aes_gcm_block_with_a_wrong_field(driver, wrong):
     block(driver, **wrong)
@@ -301,8 +304,17 @@ def test_inflate_that_gives_more_than_there_is_room_for(driver):
 
 @pytest.mark.parametrize(
     ("offset", "length"),
-    [(HBM, 1), (HBM - 1, 2), (HBM + 1, 0), (0, HBM + 1), (2**64 - 1, 1), (2**64 - 64, 64)]
-    + [(2**64 - HBM_IOVA, 8), (HBM + PAGE, PAGE), (2**63, 0)],
+    [
+        (HBM, 1),
+        (HBM - 1, 2),
+        (HBM + 1, 0),
+        (HBM + PAGE, PAGE),
+        (0, HBM + 1),
+        (2**64 - HBM_IOVA, 8),
+        (2**64 - 64, 64),
+        (2**64 - 1, 1),
+        (2**63, 0),
+    ],
 )
 def test_operand_beyond_the_hbm_is_refused_with_its_offset(driver, offset, length):
     for values, flags in (
@@ -333,7 +345,9 @@ def test_operand_that_ends_with_the_hbm_is_accepted(driver, length):
 
 
 def test_hbm_flag_of_an_operand_that_is_no_address_means_nothing(driver):
-    assert driver.run("fill", OPERAND_HBM, destination=DATA, length=8, operand=2**64 - 1).status == 0
+    assert (
+        driver.run("fill", OPERAND_HBM, destination=DATA, length=8, operand=2**64 - 1).status == 0
+    )
     assert driver.run("crc32c", OPERAND_HBM, source=DATA, length=8, operand=2**32 - 1).status == 0
     assert driver.run("nop", 7, source=HBM, destination=HBM, operand=HBM, length=64).status == 0
 

@@ -351,9 +351,7 @@ def test_device_that_may_not_master_the_bus_fails_its_queue(driver):
     assert queue.peek() is None
     assert driver.bench.faults() == [], "nothing left the device"
     bus_master(driver, True)
-    check_failed(
-        driver, queue, FaultRecord(True, False, RING_READ, 2, NOT_ALLOWED, queue.sq, 0)
-    )
+    check_failed(driver, queue, FaultRecord(True, False, RING_READ, 2, NOT_ALLOWED, queue.sq, 0))
 
 
 def test_bus_master_taken_away_in_the_middle_stops_at_once(driver):
