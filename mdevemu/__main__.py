@@ -1,4 +1,4 @@
-"""``python -m mdevemu``: serve an accelerator, or describe a device."""
+"""``python -m mdevemu``: serve an accelerator, describe a device, check the IOMMU."""
 
 import ctypes
 import json
@@ -13,6 +13,7 @@ import click
 from mdevemu.describe import FORMATS
 from mdevemu.emulator import CONTROL_SOCKET, Emulator
 from mdevemu.errors import ConfigError
+from mdevemu.iommu import bench, verify
 from mdevemu.mdev.spec import load
 from mdevemu.personalities import PERSONALITIES
 
@@ -53,6 +54,43 @@ def serve(accelerator: Path, runtime: Path, parent: int | None) -> None:
 def describe(personality: str, form: str) -> None:
     """Print a device's registers, structs and codes, made from its declarations."""
     click.echo(FORMATS[form](PERSONALITIES[personality]), nl=False)
+
+
+@main.command()
+@click.argument(
+    "files", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="FILE..."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def vectors(files: tuple[Path, ...], as_json: bool) -> None:
+    """Hold the IOMMU against recorded answers, plain or in xz; exit status 1 if one differs."""
+    found = []
+    for file in files:
+        tally = verify.verify(file)
+        found.append(tally)
+        if not as_json:
+            for line in verify.lines(tally):
+                click.echo(line)
+    if as_json:
+        click.echo(json.dumps({"files": [verify.record(tally) for tally in found]}))
+    sys.exit(int(any(tally.mismatches for tally in found)))
+
+
+@main.group(name="bench")
+def benchmarks() -> None:
+    """Measure how fast something is on this machine."""
+
+
+@benchmarks.command()
+@click.option("--rounds", type=click.IntRange(1, 1000), default=9, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def iommu(rounds: int, as_json: bool) -> None:
+    """Compare translations with dictionary lookups; each number is the median of all rounds."""
+    found = bench.measure(rounds)
+    if as_json:
+        click.echo(json.dumps({"rounds": rounds, "kinds": bench.record(found)}))
+        return
+    for line in bench.lines(found):
+        click.echo(line)
 
 
 def _allow_descriptors() -> None:

@@ -9,7 +9,7 @@ from types import FrameType
 import click
 from rich.markup import escape
 
-from hostctl.cli import demo, doctor, iommu, lab, mdev, vm
+from hostctl.cli import bench, demo, doctor, iommu, lab, mdev, vectors, vm
 from hostctl.cli.options import Commands
 from hostctl.errors import ENVIRONMENT, INTERRUPTED, OK, USAGE, exit_status
 from hostctl.output import Output
@@ -40,8 +40,10 @@ for command in (
     vm.vm,
     mdev.mdev,
     iommu.iommu,
+    bench.bench,
 ):
     hostctl.add_command(command)
+iommu.iommu.add_command(vectors.vectors)
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:

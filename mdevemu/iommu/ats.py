@@ -144,8 +144,11 @@ class Invalidation:
 class Fabric(Protocol):
     """The way to the devices, for messages that the IOMMU sends."""
 
-    def invalidate(self, message: Invalidation) -> None:
-        """Deliver it; the device's answer comes back as ``Iommu.invalidated``."""
+    def invalidate(self, message: Invalidation) -> bool:
+        """Deliver it; the device's answer comes back as ``Iommu.invalidated``.
+
+        False: nobody is there to answer, and it has timed out.
+        """
 
     def respond(self, message: PageResponse) -> None:
         """Deliver it."""
@@ -154,8 +157,9 @@ class Fabric(Protocol):
 class Silence:
     """A fabric whose devices do not speak ATS."""
 
-    def invalidate(self, message: Invalidation) -> None:
-        """Nobody answers: the fence after it waits until its sender gives up."""
+    def invalidate(self, message: Invalidation) -> bool:
+        """Nobody answers."""
+        return False
 
     def respond(self, message: PageResponse) -> None:
         """Nobody listens."""
@@ -198,7 +202,8 @@ class Services:
     def _granted(self, request: Request, context: DeviceContext) -> Completion:
         """Success, with whatever both stages grant of what is asked for."""
         translator, iova = self._translator, request.iova
-        space = translator.space(request, context)
+        space = translator.found = translator.space(request, context)
+        translator.walked()
         first, second = translator.leaves(request, space)
         granted = grants_of(first, second)
         granted >>= 0 if not request.privileged else 6 if space.sum else 3

@@ -24,6 +24,26 @@ def tag_of(gscid: int, pscid: int) -> int:
     return gscid + 1 << 21 | pscid + 1
 
 
+@dataclass(frozen=True, slots=True)
+class CacheSizes:
+    """How much the caches hold; whatever was filled in first gives way first.
+
+    Attributes:
+        pages: of each requester's own cache, for each kind of access; at least a batch
+            of addresses fits in any case.
+        spaces: address spaces in the IOTLB.
+        lines: translations of each of them.
+        devices: device contexts.
+        processes: process contexts.
+    """
+
+    pages: int = 4096
+    spaces: int = 256
+    lines: int = 1024
+    devices: int = 64
+    processes: int = 256
+
+
 @dataclass(slots=True)
 class Line:
     """One cached translation: a run of Iovas that lies in one run of physical memory.

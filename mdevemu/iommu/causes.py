@@ -123,9 +123,11 @@ class Fault(Exception):
     Attributes:
         cause: why.
         iotval2: the fault record's second value (guest-physical address and flags), or 0.
+        iova: of a batch, the Iova that it stopped at; None for a single request.
     """
 
     def __init__(self, cause: Cause, iotval2: int = 0) -> None:
         super().__init__(cause.title)
         self.cause = cause
         self.iotval2 = iotval2
+        self.iova: int | None = None

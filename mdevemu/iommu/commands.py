@@ -10,6 +10,7 @@ from mdevemu.iommu.caches import HOST, DirectoryCache, Iotlb
 from mdevemu.iommu.contexts import DeviceContext, Directories
 from mdevemu.iommu.formats import Ats, Iodir, Iofence, Iotinval, Opcode, reserved
 from mdevemu.iommu.interrupts import InterruptLogic, Source
+from mdevemu.iommu.queues import bounded
 from mdevemu.iommu.registers import CommandQueueCsr, IommuRegisters, Mode
 from mdevemu.iommu.walk import Space
 from mdevemu.memory import Miss, PhysicalMemory
@@ -41,7 +42,9 @@ class CommandQueue:
         iotlb: Iotlb,
         interrupts: InterruptLogic,
         fabric: Fabric,
+        changed: Callable[[], None],
     ) -> None:
+        """``changed`` is called once a command took something out of a cache."""
         self._memory = memory
         self._base, self._head, self._tail = regs.cqb, regs.cqh, regs.cqt
         self._csr, self._fctl, self._ddtp = regs.cqcsr, regs.fctl, regs.ddtp
@@ -52,8 +55,10 @@ class CommandQueue:
         self._iotlb = iotlb
         self._interrupts = interrupts
         self._fabric = fabric
+        self._changed = changed
         self.outstanding = 0  # ATS invalidations that no device has answered yet
         self.timed_out = False  # one of them never was
+        self._busy = False  # commands run now; a device may answer before its command is done
         self._execute: dict[int, Callable[[int], None]] = {
             Opcode.IOTINVAL: self._iotinval,
             Opcode.IOFENCE: self._iofence,
@@ -73,21 +78,23 @@ class CommandQueue:
         if csr.cqen and not before & 1:
             self._head.index = 0
             csr.cmd_ill = csr.cmd_to = csr.cqmf = csr.fence_w_ip = False
-            self.timed_out, self.outstanding = False, 0
+            self.timed_out = False  # those still outstanding are answered some time
         csr.cqon = csr.cqen
         self.remind()
         self.run()
 
     def moved(self) -> None:
-        """Software wrote cqt: only its low bits can be written."""
+        """Software wrote cqt or cqb: only the tail's low bits can be other than 0."""
+        bounded(self._base)
         self._tail.index &= (2 << self._base.log2sz_1) - 1
         self.run()
 
     def run(self) -> None:
         """Execute commands until the queue is empty, or something stops it."""
         csr = self._csr
-        if int(csr) & _RUNNING != CommandQueueCsr.cqon.mask:
+        if self._busy or int(csr) & _RUNNING != CommandQueueCsr.cqon.mask:
             return
+        self._busy = True
         mask = (2 << self._base.log2sz_1) - 1
         base = self._base.ppn << 12
         head, tail = self._head.index, self._tail.index & mask
@@ -110,6 +117,7 @@ class CommandQueue:
                 break
             head = head + 1 & mask
         self._head.index = head
+        self._busy = False
         self.remind()
 
     def remind(self) -> None:
@@ -119,7 +127,8 @@ class CommandQueue:
 
     def answered(self, *, timeout: bool) -> None:
         """A device answered an ATS invalidation, or never will."""
-        assert self.outstanding, "an answer to no invalidation"
+        if not self.outstanding:
+            return  # an unexpected completion: whoever sent it is not waited for
         self.outstanding -= 1
         self.timed_out |= timeout
         self.run()
@@ -139,6 +148,7 @@ class CommandQueue:
         command = Iotinval(raw)
         if raw & self._iotinval_reserved or command.func3 > 1:
             raise Illegal
+        self._changed()
         if command.func3 == 1:
             if command.pscv:
                 raise Illegal
@@ -177,6 +187,7 @@ class CommandQueue:
         command = Iodir(raw)
         if raw & _IODIR_RESERVED or command.func3 > 1:
             raise Illegal
+        self._changed()
         device_id, process_id = command.did, command.pid
         mode = self._ddtp.iommu_mode
         if command.dv and mode > Mode.BARE and not self._directories.fits(device_id, mode):
@@ -204,7 +215,10 @@ class CommandQueue:
         pasid = command.pid if command.pv else None
         if command.func3 == 0:
             self.outstanding += 1
-            self._fabric.invalidate(Invalidation(command.rid, segment, pasid, command.payload))
+            message = Invalidation(command.rid, segment, pasid, command.payload)
+            if not self._fabric.invalidate(message):
+                self.outstanding -= 1
+                self.timed_out = True
         else:
             index, code = command.payload >> 32 & 0x1FF, command.payload >> 44 & 0xF
             self._fabric.respond(PageResponse(command.rid, segment, pasid, code, index))

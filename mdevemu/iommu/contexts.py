@@ -110,6 +110,7 @@ class Directories:
             # 3. Let ddte be the eight bytes at a + DDI[i] x 8.
             index = device_id >> self._leaf_bits + 9 * (level - 1) & 0x1FF
             at = table + index * 8
+            self._walker.tally.devices += 1
             entry = self._words(at, 1, big, Cause.DDT_ENTRY_LOAD_ACCESS_FAULT)[0]
             if steps is not None:
                 steps.append(Step("DDT", level, index, at, entry, names(Directory, entry), False))
@@ -123,6 +124,7 @@ class Directories:
         # 8. Let DC be the DC_SIZE bytes at a + DDI[0] x DC_SIZE.
         index = device_id & (1 << self._leaf_bits) - 1
         at = table + index * self._size
+        self._walker.tally.devices += 1
         words = self._words(at, self._size // 8, big, Cause.DDT_ENTRY_LOAD_ACCESS_FAULT)
         if steps is not None:
             flags = names(TranslationControl, words[0])
@@ -268,6 +270,7 @@ class Directories:
             if level == 0:
                 break
             # 5. to 9.
+            self._walker.tally.processes += 1
             entry = self._words(at, 1, big, Cause.PDT_ENTRY_LOAD_ACCESS_FAULT)[0]
             if steps is not None:
                 steps.append(Step("PDT", level, index, at, entry, names(Directory, entry), False))
@@ -277,6 +280,7 @@ class Directories:
                 raise Fault(Cause.PDT_ENTRY_MISCONFIGURED)
             table = Directory(entry).ppn << 12
         # 10. Let PC be the 16 bytes at a.
+        self._walker.tally.processes += 1
         words = self._words(at, 2, big, Cause.PDT_ENTRY_LOAD_ACCESS_FAULT)
         if steps is not None:
             flags = names(ProcessAttributes, words[0])

@@ -6,7 +6,7 @@ Spec: RISC-V IOMMU 1.0, Interrupt pending status register; MSI configuration tab
 import enum
 from collections.abc import Callable
 
-from mdevemu.iommu.registers import IommuRegisters
+from mdevemu.iommu.registers import VECTORS, IommuRegisters
 from mdevemu.layout.words import put_raw
 from mdevemu.memory import Miss, PhysicalMemory
 
@@ -32,6 +32,7 @@ class InterruptLogic:
         self._regs = regs
         self._memory = memory
         self._pending = 0  # vectors whose message waits for its mask to go
+        self._high = 0  # wires that are up
         self.wire: Callable[[int, bool], None] = lambda vector, level: None
         self.failed: Callable[[int], None] = lambda address: None
 
@@ -41,22 +42,22 @@ class InterruptLogic:
         if raw >> source & 1:
             return
         put_raw(self._regs.ipsr, raw | 1 << source)
-        vector = self._vector(source)
         if self._regs.fctl.wsi:
-            self.wire(vector, True)
+            self.drive()
         else:
-            self._send(vector)
+            self._send(self._vector(source))
 
-    def cleared(self, before: int) -> None:
-        """Software wrote ipsr, which held ``before``: drop the wires nobody holds up."""
-        now = int(self._regs.ipsr)
-        if not self._regs.fctl.wsi:
-            return
-        held = {self._vector(source) for source in Source if now >> source & 1}
-        for source in Source:
-            vector = self._vector(source)
-            if before >> source & 1 and not now >> source & 1 and vector not in held:
-                self.wire(vector, False)
+    def drive(self) -> None:
+        """Put the wires where ipsr, icvec and fctl.WSI have them."""
+        pending, held = int(self._regs.ipsr), 0
+        if self._regs.fctl.wsi:
+            for source in Source:
+                if pending >> source & 1:
+                    held |= 1 << self._vector(source)
+        changed, self._high = self._high ^ held, held
+        for vector in range(VECTORS):
+            if changed >> vector & 1:
+                self.wire(vector, bool(held >> vector & 1))
 
     def unmasked(self, vector: int) -> None:
         """Software wrote a vector's control: send what waited."""

@@ -3,22 +3,18 @@
 Spec: RISC-V IOMMU 1.0, Process to translate an IOVA
 """
 
+import dataclasses
 from collections.abc import Callable
+from typing import TypeVar
 
-from mdevemu.iommu.ats import (
-    PAGE_REQUEST,
-    Completion,
-    Fabric,
-    PageRequest,
-    Services,
-    Silence,
-)
-from mdevemu.iommu.caches import Line
-from mdevemu.iommu.causes import ALWAYS_REPORTED, Cause, Fault, TransactionType
+from mdevemu.iommu.ats import Completion, Fabric, PageRequest, Services, Silence
+from mdevemu.iommu.caches import CacheSizes, Line
+from mdevemu.iommu.causes import Fault
 from mdevemu.iommu.commands import CommandQueue
 from mdevemu.iommu.contexts import DeviceContext, Directories
-from mdevemu.iommu.formats import FaultHeader, FaultRecord
+from mdevemu.iommu.debug import DebugRequests
 from mdevemu.iommu.interrupts import InterruptLogic, Source
+from mdevemu.iommu.monitoring import Event, Monitor
 from mdevemu.iommu.queues import RecordQueue
 from mdevemu.iommu.registers import (
     Capabilities,
@@ -27,14 +23,20 @@ from mdevemu.iommu.registers import (
     Mode,
     can_choose_rv32,
 )
+from mdevemu.iommu.reports import Reporter
+from mdevemu.iommu.requesters import Requester
 from mdevemu.iommu.requests import Request
-from mdevemu.iommu.translation import EVERYTHING, Translator
+from mdevemu.iommu.translation import Translator
 from mdevemu.iommu.walk import Step, Walker
-from mdevemu.layout import Word, pack
+from mdevemu.layout import Word
 from mdevemu.layout.words import put_raw
 from mdevemu.memory import PhysicalMemory
 from mdevemu.registers import Bank, Slot
 from mdevemu.trace import Trace
+
+T = TypeVar("T")
+_SETTLED = frozenset({"iohpmcycles", "iocountovf"})
+_MONITOR_END = IommuRegisters.tr_req_iova.offset
 
 
 def capabilities_of(**fields: int) -> Capabilities:
@@ -54,6 +56,8 @@ def capabilities_of(**fields: int) -> Capabilities:
         "ats": 1,
         "t2gpa": 1,
         "igs": Interrupts.BOTH,
+        "hpm": 1,
+        "dbg": 1,
         "pas": 56,
         "pd8": 1,
         "pd17": 1,
@@ -75,6 +79,8 @@ class Iommu:
             ``write_register``.
         iotlb, devices, processes: the caches.
         interrupts: where its own interrupts go.
+        monitor: the performance monitor.
+        report: writes the fault record of a request (request, fault[, device context]).
     """
 
     def __init__(
@@ -84,25 +90,27 @@ class Iommu:
         *,
         capabilities: Capabilities | None = None,
         fabric: Fabric | None = None,
+        sizes: CacheSizes = CacheSizes(),  # noqa: B008, it is frozen
     ) -> None:
-        self._memory = memory
-        self._trace = trace
         self._bank = Bank(IommuRegisters, self)
         self.regs = regs = self._bank.regs
         can = capabilities or capabilities_of()
-        lacking = can.hpm, can.dbg, can.qosid, can.msi_mrif, can.amo_mrif
-        assert not any(lacking), "counters, debug requests, QoS ids and MRIFs are not there"
+        lacking = can.qosid, can.msi_mrif, can.amo_mrif
+        assert not any(lacking), "QoS ids and MRIFs are not there"
         put_raw(regs.capabilities, int(can))
         if regs.capabilities.igs == Interrupts.WSI:
             regs.fctl.wsi = True
         self._walker = Walker(memory, regs.capabilities)
         directories = Directories(memory, self._walker, regs.capabilities, regs.fctl)
-        self._translator = Translator(memory, regs, self._walker, directories)
+        self._translator = Translator(memory, regs, self._walker, directories, sizes)
         self.iotlb = self._translator.iotlb
         self.devices = self._translator.devices
         self.processes = self._translator.processes
         self.interrupts = InterruptLogic(regs, memory)
-        self.interrupts.failed = self._message_failed
+        self.monitor = Monitor(regs, self.interrupts, trace.clock)
+        self._sizes = sizes
+        self._requesters: dict[tuple[int, int | None], Requester] = {}
+        self._warm: set[Requester] = set()  # those that keep something
         self._faults = RecordQueue(
             memory,
             regs.fqb,
@@ -112,6 +120,9 @@ class Iommu:
             32,
             lambda: self.interrupts.raise_(Source.FAULT_QUEUE),
         )
+        reporter = Reporter(self._faults, regs.fctl, trace)
+        self.report = reporter.request
+        self.interrupts.failed = reporter.interrupt
         self._page_requests = RecordQueue(
             memory,
             regs.pqb,
@@ -130,26 +141,36 @@ class Iommu:
             self.iotlb,
             self.interrupts,
             fabric or Silence(),
+            self._forget,
         )
         self._services = Services(
             self._translator,
             self._page_requests,
             fabric or Silence(),
-            self.report,
-            self._message_fault,
+            reporter.request,
+            reporter.message,
         )
+        self._debug = DebugRequests(regs, self.translate, reporter.request)
         self._absent = _absent(regs.capabilities)
         self._before: dict[str, int] = {}
         self._written: dict[str, Callable[[], None]] = {
             "cqcsr": lambda: self._commands.controlled(self._before["cqcsr"]),
+            "cqb": self._commands.moved,
             "cqt": self._commands.moved,
             "fqcsr": lambda: self._faults.controlled(self._before["fqcsr"]),
+            "fqb": self._faults.moved,
             "fqh": self._faults.moved,
             "pqcsr": lambda: self._page_requests.controlled(self._before["pqcsr"]),
+            "pqb": self._page_requests.moved,
             "pqh": self._page_requests.moved,
             "ddtp": self._mode_written,
             "fctl": self._features_written,
             "ipsr": self._interrupts_cleared,
+            "icvec": self.interrupts.drive,
+            "iocountinh": self._monitored,
+            "iohpmcycles": self.monitor.settle,
+            "iohpmevt": self._monitored,
+            "tr_req_ctl": self._debug.controlled,
         }
 
     # The registers, as the host's software reaches them.
@@ -165,14 +186,17 @@ class Iommu:
             "cqcsr": int(regs.cqcsr),
             "fqcsr": int(regs.fqcsr),
             "pqcsr": int(regs.pqcsr),
-            "ipsr": int(regs.ipsr),
             "ddtp": int(regs.ddtp),
             "fctl": int(regs.fctl),
         }
+        if offset < _MONITOR_END and offset + len(data) > IommuRegisters.iocountovf.offset:
+            self.monitor.settle()
         self._bank.write(offset, data)
 
     def reading(self, slot: Slot) -> None:
-        """No register changes when it is read."""
+        """The clock goes on by itself, and has flags of others beside it."""
+        if slot.name in _SETTLED:
+            self.monitor.settle()
 
     def written(self, slot: Slot, word: Word) -> None:
         """Do what a register write asks for."""
@@ -188,7 +212,19 @@ class Iommu:
         if ddtp.iommu_mode > Mode.THREE_LEVELS:
             # WARL: a mode that is not there leaves the old one.
             ddtp.iommu_mode = self._before["ddtp"] & 0xF
-        self._translator.live = ddtp.iommu_mode > Mode.BARE
+        self._monitored()
+
+    def _monitored(self) -> None:
+        """What the hit path may do has changed: start it afresh."""
+        self.monitor.configured()
+        self._translator.live = self.regs.ddtp.iommu_mode > Mode.BARE and not self.monitor.requests
+        self._forget()
+
+    def _forget(self) -> None:
+        """Empty the requesters' own caches."""
+        for requester in self._warm:
+            requester.forget()
+        self._warm.clear()
 
     def _features_written(self) -> None:
         can, fctl = self.regs.capabilities, self.regs.fctl
@@ -200,21 +236,40 @@ class Iommu:
         if not can_choose_rv32(can):
             fctl.gxl = bool(before & 4)
         self._walker.big = fctl.be
+        self.interrupts.drive()
+        self._forget()
 
     def _interrupts_cleared(self) -> None:
-        self.interrupts.cleared(self._before["ipsr"])
+        self.interrupts.drive()
         self._commands.remind()
         self._faults.remind()
         self._page_requests.remind()
 
     # What devices ask.
 
-    def line(self, device_id: int, process_id: int, iova: int, access: int) -> Line:
-        """Translate an untranslated user request with a process id: the path of every DMA.
+    def requester(self, device_id: int, process_id: int | None) -> Requester:
+        """Whoever asks with these ids; the same object each time."""
+        name = device_id, process_id
+        found = self._requesters.get(name)
+        if found is None:
+            found = Requester(self, device_id, process_id, self._sizes.pages)
+            self._requesters[name] = found
+        return found
+
+    def keeps(self, requester: Requester) -> bool:
+        """A requester may keep what it was just told; it is made to forget it in time."""
+        if self._translator.live:
+            self._warm.add(requester)
+        return self._translator.live
+
+    def line(self, device_id: int, process_id: int | None, iova: int, access: int) -> Line:
+        """Translate an untranslated request for user memory: the path of every DMA.
 
         Raises:
             Fault: it was reported.
         """
+        if process_id is None:
+            return self.translate(Request(device_id, None, iova, access))
         found = self._translator.hit(device_id, process_id, iova, access)
         if found is not None:
             return found
@@ -226,6 +281,13 @@ class Iommu:
         Raises:
             Fault: it was reported, unless the device's context says not to (DTF).
         """
+        if self.monitor.counting:
+            event = Event.TRANSLATED_REQUEST if request.translated else Event.UNTRANSLATED_REQUEST
+            return self._counted(event, request, lambda: self._translate(request))
+        self.monitor.tick()
+        return self._translate(request)
+
+    def _translate(self, request: Request) -> Line:
         context: DeviceContext | None = None
         try:
             context = self._translator.device(request.device_id)
@@ -233,6 +295,22 @@ class Iommu:
         except Fault as fault:
             self.report(request, fault, context)
             raise
+
+    def _counted(self, event: Event, request: Request, answer: Callable[[], T]) -> T:
+        """Answer a request and count what that took."""
+        self.monitor.settle()
+        before = dataclasses.replace(self._walker.tally)
+        self._translator.found = None
+        try:
+            return answer()
+        finally:
+            subject = self._translator.subject(request)
+            self.monitor.count(event, 1, subject)
+            self.monitor.add(before, self._walker.tally, subject)
+
+    def cached(self, request: Request) -> Line | None:
+        """What the caches alone would answer an untranslated access; None if it would walk."""
+        return self._translator.cached(request)
 
     def explain(self, request: Request) -> tuple[list[Step], Line | None, Fault | None]:
         """Walk as a request would, from memory alone: nothing is cached, changed or reported."""
@@ -245,6 +323,10 @@ class Iommu:
 
     def ask(self, request: Request) -> Completion:
         """Answer a PCIe ATS Translation Request."""
+        if self.monitor.counting:
+            return self._counted(
+                Event.ATS_REQUEST, request, lambda: self._services.translate(request)
+            )
         return self._services.translate(request)
 
     def page_request(self, message: PageRequest) -> None:
@@ -255,80 +337,17 @@ class Iommu:
         """A device completed an ATS invalidation, or did not in time."""
         self._commands.answered(timeout=timeout)
 
-    # Faults.
-
-    def report(self, request: Request, fault: Fault, context: DeviceContext | None = None) -> None:
-        """Write the fault record of a request, unless its context does not want it (DTF)."""
-        if context is None or not context.dtf or fault.cause in ALWAYS_REPORTED:
-            self._record(
-                fault.cause,
-                request.kind,
-                request.device_id,
-                request.process_id,
-                request.privileged,
-                request.iova & EVERYTHING - 1,
-                fault.iotval2,
-            )
-
-    def _message_fault(
-        self, message: PageRequest, fault: Fault, context: DeviceContext | None
-    ) -> None:
-        if context is None or not context.dtf or fault.cause in ALWAYS_REPORTED:
-            self._record(
-                fault.cause,
-                TransactionType.PCIE_MESSAGE_REQUEST,
-                message.device_id,
-                message.pasid,
-                message.privileged and message.pasid is not None,
-                PAGE_REQUEST,
-                0,
-            )
-
-    def _message_failed(self, address: int) -> None:
-        self._record(
-            Cause.IOMMU_MSI_WRITE_ACCESS_FAULT, TransactionType.NONE, 0, None, False, address, 0
-        )
-
-    def _record(
-        self,
-        cause: Cause,
-        kind: TransactionType,
-        device_id: int,
-        process_id: int | None,
-        supervisor: bool,
-        iotval: int,
-        iotval2: int,
-    ) -> None:
-        header = FaultHeader()
-        header.cause = cause
-        header.ttyp = kind
-        header.did = device_id
-        header.pv = process_id is not None
-        header.pid = process_id or 0
-        header.priv = supervisor
-        record = pack(FaultRecord(header=int(header), custom=0, iotval=iotval, iotval2=iotval2))
-        if self.regs.fctl.be:
-            record = b"".join(record[n : n + 8][::-1] for n in range(0, 32, 8))
-        kept = self._faults.push(record)
-        self._trace.emit(
-            "iommu.fault",
-            device_id=device_id,
-            pasid=process_id,
-            cause=int(cause),
-            cause_name=cause.title,
-            ttyp=int(kind),
-            iova=iotval,
-            recorded=kept,
-        )
-
 
 def _absent(can: Capabilities) -> frozenset[str]:
     """Registers that are not there, and read zero.
 
     Spec: RISC-V IOMMU 1.0, Register layout
     """
-    absent = {"iocountovf", "iocountinh", "iohpmcycles", "iohpmctr", "iohpmevt"}
-    absent |= {"tr_req_iova", "tr_req_ctl", "tr_response", "iommu_qosid"}
+    absent = {"iommu_qosid"}
+    if not can.hpm:
+        absent |= {"iocountovf", "iocountinh", "iohpmcycles", "iohpmctr", "iohpmevt"}
+    if not can.dbg:
+        absent |= {"tr_req_iova", "tr_req_ctl", "tr_response"}
     if not can.ats:
         absent |= {"pqb", "pqh", "pqt", "pqcsr"}
     if can.igs == Interrupts.WSI:

@@ -5,16 +5,20 @@ memory; what it reaches is decided by the IOMMU alone, each time.
 """
 
 import struct
+from collections.abc import Sequence
 
 from mdevemu.errors import DmaFault
 from mdevemu.iommu.causes import ACCESS_FAULT, PAGE_FAULT, Access, Fault
 from mdevemu.iommu.iommu import Iommu
+from mdevemu.iommu.requesters import BATCH
 from mdevemu.iommu.requests import Request
 from mdevemu.memory import Miss, PhysicalMemory
 from mdevemu.units import PAGE, Hpa, Iova
 
 _END = 1 << 64
 _U16, _U32, _U64 = struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<Q")
+
+PAGES_WORTH_A_BATCH = 8
 
 NOT_ALLOWED = 0
 """Cause of an access that never left the device: bus mastering is off."""
@@ -63,13 +67,16 @@ class Port:
     """
 
     def __init__(
-        self, iommu: Iommu, memory: PhysicalMemory, device_id: int, process_id: int
+        self, iommu: Iommu, memory: PhysicalMemory, device_id: int, process_id: int | None
     ) -> None:
         self.enabled = False
         self.device_id = device_id
         self.process_id = process_id
         self._iommu = iommu
         self._memory = memory
+        self._requester = iommu.requester(device_id, process_id)
+        self._readable = self._requester.pages[Access.READ]
+        self._writable = self._requester.pages[Access.WRITE]
 
     def read(self, iova: Iova, length: int) -> bytes:
         """Read ``length`` bytes.
@@ -77,9 +84,16 @@ class Port:
         Raises:
             DmaFault: a byte of it may not be read.
         """
+        delta = self._readable.get(iova >> 12)
+        if delta is not None and self.enabled and 0 < length <= PAGE - (iova & PAGE - 1):
+            try:
+                return self._memory.read(iova + delta, length)
+            except Miss:
+                at = iova + delta
+                raise self._missed(iova, length, iova, at, length, Access.READ) from None
         if self.enabled and length > 0 and iova + length <= _END:
             try:
-                line = self._iommu.line(self.device_id, self.process_id, iova, 1)
+                line = self._requester.line(iova, 1)
                 if iova + length <= line.high:
                     return self._memory.read(iova + line.delta, length)
             except Fault as fault:
@@ -97,9 +111,17 @@ class Port:
             DmaFault: a byte of it may not be written; none was.
         """
         length = len(data)
+        delta = self._writable.get(iova >> 12)
+        if delta is not None and self.enabled and 0 < length <= PAGE - (iova & PAGE - 1):
+            try:
+                self._memory.write(iova + delta, data)
+            except Miss:
+                at = iova + delta
+                raise self._missed(iova, length, iova, at, length, Access.WRITE) from None
+            return
         if self.enabled and length > 0 and iova + length <= _END:
             try:
-                line = self._iommu.line(self.device_id, self.process_id, iova, 2)
+                line = self._requester.line(iova, 2)
                 if iova + length <= line.high:
                     self._memory.write(iova + line.delta, data)
                     return
@@ -192,23 +214,53 @@ class Port:
         at = int(iova)
         while at < end:
             try:
-                line = self._iommu.line(self.device_id, self.process_id, at, access)
+                following = self._next(at, end, access)
             except Fault as fault:
-                raise DmaFault(at, end - at, fault.cause, write=write) from None
-            count = min(line.high, end) - at
-            to = at + line.delta
-            if not self._memory.present(to, count, write=write):
-                raise self._missed(iova, length, at, to, count, access)
-            if runs and runs[-1][1] + runs[-1][2] == to:
-                first, before, had = runs[-1]
-                # Two ranges of memory may touch by chance; a run lies in one.
-                if self._memory.present(before, had + count, write=write):
-                    runs[-1] = first, before, had + count
-                    at += count
-                    continue
-            runs.append((Iova(at), Hpa(to), count))
-            at += count
+                # A batch tells which page it stopped at; those before it are there.
+                first = at if fault.iova is None else fault.iova
+                self._all_present(at, first, iova, length, access)
+                raise DmaFault(first, end - first, fault.cause, write=write) from None
+            for to, count in following:
+                if not self._memory.present(to, count, write=write):
+                    raise self._missed(iova, length, at, to, count, access)
+                if runs and runs[-1][1] + runs[-1][2] == to:
+                    first, before, had = runs[-1]
+                    # Two ranges of memory may touch by chance; a run lies in one.
+                    if self._memory.present(before, had + count, write=write):
+                        runs[-1] = first, before, had + count
+                        at += count
+                        continue
+                runs.append((Iova(at), Hpa(to), count))
+                at += count
         return runs
+
+    def _next(self, at: int, end: int, access: Access) -> list[tuple[int, int]]:
+        """The next runs of an access to ``at`` to ``end`` - 1: physical address and length.
+
+        One run if the translation around ``at`` is large; as many pages at once as a
+        batch has if the tables are made of pages.
+
+        Raises:
+            Fault: it was reported.
+        """
+        line = self._requester.line(at, access)
+        count = min(line.high, end) - at
+        if end - at - count < PAGES_WORTH_A_BATCH * PAGE or line.high - line.low > PAGE:
+            return [(at + line.delta, count)]
+        pages = range(at + count, min(end & -PAGE, at + count + BATCH * PAGE), PAGE)
+        return [
+            (at + line.delta, count),
+            *_joined(self._requester.translate_many(pages, access)),
+        ]
+
+    def _all_present(self, at: int, end: int, iova: int, length: int, access: Access) -> None:
+        """Raise the fault of the first page of some translated ones that has no memory."""
+        while at < end:
+            count = min(PAGE - (at & PAGE - 1), end - at)
+            to = self._requester.translate(at, access)
+            if not self._memory.present(to, count, write=access == Access.WRITE):
+                raise self._missed(iova, length, at, to, count, access)
+            at += count
 
     def _missed(
         self, iova: int, length: int, at: int, to: int, count: int, access: Access
@@ -224,3 +276,18 @@ class Port:
         fault = Fault(ACCESS_FAULT[access])
         self._iommu.report(Request(self.device_id, self.process_id, first, access), fault)
         return DmaFault(first, iova + length - first, fault.cause, write=write)
+
+
+def _joined(pages: Sequence[int]) -> list[tuple[int, int]]:
+    """Runs of whole pages that stand side by side in physical memory."""
+    runs: list[tuple[int, int]] = []
+    first = last = -PAGE
+    for page in pages:
+        if page != last + PAGE:
+            if last >= 0:
+                runs.append((first, last + PAGE - first))
+            first = page
+        last = page
+    if last >= 0:
+        runs.append((first, last + PAGE - first))
+    return runs

@@ -8,6 +8,14 @@ from collections.abc import Callable
 from mdevemu.iommu.registers import Index, OwnIndex, QueueBase, RecordQueueCsr
 from mdevemu.memory import Miss, PhysicalMemory
 
+LOG2_ENTRIES = 16
+"""A queue has at most so many entries, as a log-to-base-2."""
+
+
+def bounded(base: QueueBase) -> None:
+    """LOG2SZ-1 is WARL: a larger queue than there can be is the largest one."""
+    base.log2sz_1 = min(base.log2sz_1, LOG2_ENTRIES - 1)
+
 
 class RecordQueue:
     """A ring of records in memory that the IOMMU writes and software reads.
@@ -85,7 +93,8 @@ class RecordQueue:
         self.remind()
 
     def moved(self) -> None:
-        """Software wrote the head: only its low bits can be written."""
+        """Software wrote the head or the base: only the head's low bits can be other than 0."""
+        bounded(self._base)
         self._head.index &= self.mask
 
     def remind(self) -> None:

@@ -3,9 +3,10 @@
 Spec: RISC-V IOMMU 1.0, Process to translate an IOVA; step numbers are its own
 """
 
-from mdevemu.iommu.caches import DirectoryCache, Iotlb, Line
+from mdevemu.iommu.caches import CacheSizes, DirectoryCache, Iotlb, Line
 from mdevemu.iommu.causes import Cause, Fault
 from mdevemu.iommu.contexts import PROCESS_BITS, DeviceContext, Directories
+from mdevemu.iommu.monitoring import Subject
 from mdevemu.iommu.msi import interrupt_file, msi_leaf
 from mdevemu.iommu.registers import IommuRegisters, Mode
 from mdevemu.iommu.requests import Request
@@ -23,7 +24,9 @@ class Translator:
 
     Attributes:
         iotlb, devices, processes: the caches.
-        live: the hit path may trust the caches, for translation is on.
+        found: the address space that a request last turned out to be about.
+        live: the hit path may trust the caches, for translation is on, and nobody
+            counts requests.
     """
 
     def __init__(
@@ -32,14 +35,16 @@ class Translator:
         regs: IommuRegisters,
         walker: Walker,
         directories: Directories,
+        sizes: CacheSizes,
     ) -> None:
         self._memory = memory
         self._ddtp, self._fctl = regs.ddtp, regs.fctl
         self._walker = walker
         self._directories = directories
-        self.iotlb = Iotlb()
-        self.devices: DirectoryCache[DeviceContext] = DirectoryCache(64)
-        self.processes: DirectoryCache[Space] = DirectoryCache(256)
+        self.iotlb = Iotlb(sizes.spaces, sizes.lines)
+        self.devices: DirectoryCache[DeviceContext] = DirectoryCache(sizes.devices)
+        self.processes: DirectoryCache[Space] = DirectoryCache(sizes.processes)
+        self.found: Space | None = None
         self.live = False
 
     def hit(self, device_id: int, process_id: int, iova: int, access: int) -> Line | None:
@@ -93,6 +98,7 @@ class Translator:
         assert context is not None
         # 9. A translated request with T2GPA carries a GPA.
         space = context.untagged if request.translated else self.space(request, context, steps)
+        self.found = space
         if space.first is None and space.second is None:
             return identity()
         iova, access = request.iova, request.access
@@ -100,6 +106,7 @@ class Translator:
             found = self._cached(space, iova, access << _view(request, space))
             if found is not None:
                 return found
+            self.walked()
         first, second = self.leaves(request, space, steps)
         line, shift = line_of(iova, first, second)
         if steps is None:
@@ -191,6 +198,44 @@ class Translator:
         if space.second is None:
             return first, None
         return first, self._walker.second(space, gpa, access, asks=asks, steps=steps)
+
+    def cached(self, request: Request) -> Line | None:
+        """What the caches alone would answer an untranslated access; None if it would walk."""
+        context = self.devices.entries.get(request.device_id)
+        if not self._ddtp.iommu_mode > Mode.BARE or context is None:
+            return None
+        try:
+            self.passes(request, context)
+            space = self._known(request, context)
+        except Fault:
+            return None
+        if space is None or (request.privileged and not space.supervisor):
+            return None
+        return self._cached(space, request.iova, request.access << _view(request, space))
+
+    def _known(self, request: Request, context: DeviceContext) -> Space | None:
+        """The address space of a request, if no directory need be read for it."""
+        if not context.pdtv:
+            return context.own
+        process_id = request.process_id
+        if process_id is None and context.dpe:
+            process_id = 0
+        if process_id is None or not context.directory:
+            return context.untagged
+        return self.processes.entries.get(request.device_id << 20 | process_id)
+
+    def walked(self) -> None:
+        """The IOTLB had no answer to a request."""
+        self._walker.tally.misses += 1
+
+    def subject(self, request: Request) -> Subject:
+        """Whom the performance monitor counts a request for."""
+        space = self.found
+        gscid = pscid = None
+        if space is not None:
+            gscid = None if space.second is None else space.gscid
+            pscid = None if space.first is None else space.pscid
+        return Subject(request.device_id, request.process_id, gscid, pscid)
 
     def _cached(self, space: Space, iova: int, need: int) -> Line | None:
         """A cached translation that grants ``need`` (see ``Line.grants``)."""

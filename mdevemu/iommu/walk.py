@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from mdevemu.iommu.caches import BARE, HOST, Line, tag_of
 from mdevemu.iommu.causes import ACCESS_FAULT, GUEST_PAGE_FAULT, PAGE_FAULT, Access, Cause, Fault
+from mdevemu.iommu.monitoring import Tally
 from mdevemu.iommu.registers import Capabilities
 from mdevemu.memory import Miss, PhysicalMemory
 
@@ -28,9 +29,10 @@ class Scheme:
     Attributes:
         name: as the specification names it.
         levels: of tables.
-        index_bits: that choose an entry of a table, except of a wider root.
+        index_bits: that choose an entry of a table, unless it is the root.
         entry: bytes of an entry.
         bits: of the addresses that it translates.
+        ways: from the root down: level, shift and mask of its index in an address.
     """
 
     name: str
@@ -38,6 +40,16 @@ class Scheme:
     index_bits: int
     entry: int
     bits: int
+    ways: tuple[tuple[int, int, int], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        ways = []
+        for level in range(self.levels - 1, -1, -1):
+            shift = SHIFT + self.index_bits * level
+            # The root takes all the bits that are left: a second stage's has two more.
+            wide = self.bits - shift if level == self.levels - 1 else self.index_bits
+            ways.append((level, shift, (1 << wide) - 1))
+        object.__setattr__(self, "ways", tuple(ways))
 
 
 FIRST_SCHEMES = {
@@ -147,16 +159,22 @@ def entry_flags(entry: int) -> tuple[str, ...]:
 
 
 class Walker:
-    """Reads tables in physical memory."""
+    """Reads tables in physical memory.
+
+    Attributes:
+        tally: how many entries were read or set, for the performance monitor.
+    """
 
     def __init__(self, memory: PhysicalMemory, capabilities: Capabilities) -> None:
         self._memory = memory
-        self._reserved = RESERVED
+        self._reserved = RESERVED  # bits of an entry that must be zero
         if not capabilities.svrsw60t59b:
             self._reserved |= SVRSW60T59B
         if not capabilities.svpbmt:
             self._reserved |= PBMT
+        self._telling = V | R | W | X | U | A | D | PBMT | N | self._reserved
         self.big = False  # fctl.BE: second-stage entries are big-endian
+        self.tally = Tally()
 
     def first(
         self,
@@ -190,14 +208,14 @@ class Walker:
         # 1. Let a be the root, and i = LEVELS - 1.
         table = space.first_root
         everywhere = False
-        for level in range(scheme.levels - 1, -1, -1):
+        for level, shift, mask in scheme.ways:
             # 2. Let pte be the value at a + va.vpn[i] x PTESIZE.
-            shift = SHIFT + scheme.index_bits * level
-            index = iova >> shift & (1 << scheme.index_bits) - 1
+            index = iova >> shift & mask
             place = table + index * scheme.entry
             at = place
             if space.second is not None:
                 at = self.implicit(space, place, access, steps=steps)
+            self.tally.first += 1
             entry = self._load(at, scheme.entry, space.big, ACCESS_FAULT[access])
             if steps is not None:
                 leaf = bool(entry & (R | X))
@@ -223,9 +241,10 @@ class Walker:
             if wanted != entry:
                 if not space.sade:
                     raise Fault(refused)
+                if space.second is not None:
+                    at = self.implicit(space, place, access, write=True, steps=steps)
                 if steps is None:
-                    if space.second is not None:
-                        at = self.implicit(space, place, access, write=True)
+                    self.tally.first += 1
                     self._store(at, wanted, scheme.entry, space.big, ACCESS_FAULT[access])
                     entry = wanted
             return Leaf(base, size, entry, everywhere)
@@ -246,9 +265,10 @@ class Walker:
         ``access`` is the request's own, for the cause of a fault; ``miss`` replaces
         the cause of an access fault.
         """
-        own = Access.WRITE if write else Access.READ
-        refused = Fault(GUEST_PAGE_FAULT[access], gpa & ~3 | 1 | (2 if write else 0))
-        leaf = self._second(space, gpa, own, refused, miss or ACCESS_FAULT[access], steps)
+        own = 2 if write else 1  # a write, or a read
+        miss = miss or ACCESS_FAULT[access]
+        value = gpa & ~3 | (3 if write else 1)
+        leaf = self._second(space, gpa, own, GUEST_PAGE_FAULT[access], value, miss, steps)
         return leaf.base | gpa & (1 << leaf.shift) - 1
 
     def second(
@@ -265,15 +285,16 @@ class Walker:
         Raises:
             Fault: guest-page fault or access fault.
         """
-        refused = Fault(GUEST_PAGE_FAULT[access], gpa & ~3)
-        return self._second(space, gpa, access, refused, ACCESS_FAULT[access], steps, asks)
+        cause, miss = GUEST_PAGE_FAULT[access], ACCESS_FAULT[access]
+        return self._second(space, gpa, access, cause, gpa & ~3, miss, steps, asks)
 
     def _second(
         self,
         space: Space,
         gpa: int,
         access: int,
-        refused: Fault,
+        cause: Cause,
+        value: int,
         miss: Cause,
         steps: list[Step] | None,
         asks: bool = False,
@@ -281,16 +302,14 @@ class Walker:
         scheme = space.second
         assert scheme is not None
         if gpa >> scheme.bits or (space.rv32 and gpa >> SV32X4.bits):
-            raise refused
-        table = space.second_root
-        cause, value = refused.cause, refused.iotval2
-        for level in range(scheme.levels - 1, -1, -1):
-            shift = SHIFT + scheme.index_bits * level
-            # The root is four times as large: it takes two more bits.
-            wide = scheme.index_bits + (2 if level == scheme.levels - 1 else 0)
-            index = gpa >> shift & (1 << wide) - 1
-            at = table + index * scheme.entry
-            entry = self._load(at, scheme.entry, self.big, miss)
+            raise Fault(cause, value)
+        table, size = space.second_root, scheme.entry
+        big, tally = self.big, self.tally
+        for level, shift, mask in scheme.ways:
+            index = gpa >> shift & mask
+            at = table + index * size
+            tally.second += 1
+            entry = self._load(at, size, big, miss)
             if steps is not None:
                 leaf = bool(entry & (R | X))
                 steps.append(Step("second", level, index, at, entry, entry_flags(entry), leaf))
@@ -298,32 +317,34 @@ class Walker:
             if following is not None:
                 table = following
                 continue
-            base, size = self._page(entry, level, shift, gpa, cause, value)
+            base, width = self._page(entry, level, shift, gpa, cause, value)
             # Every access is checked as a user's.
             if not entry & U or not (asks or entry >> 1 & access):
-                raise refused
+                raise Fault(cause, value)
             dirty = access == Access.WRITE and entry & W
             wanted = entry | A | (D if dirty else 0)
             if wanted != entry:
                 if not space.gade:
-                    raise refused
+                    raise Fault(cause, value)
                 if steps is None:
-                    self._store(at, wanted, scheme.entry, self.big, miss)
+                    tally.second += 1
+                    self._store(at, wanted, size, big, miss)
                     entry = wanted
-            return Leaf(base, size, entry, False)
+            return Leaf(base, width, entry, False)
         raise AssertionError("a pointer at level 0 was let through")
 
     def _pointer(self, entry: int, level: int, cause: Cause, value: int = 0) -> int | None:
         """The next table's address, or None for a leaf; faults if the entry is neither."""
+        if level and entry & self._telling == V:
+            return (entry >> 10 & PPN_MASK) << SHIFT
         if not entry & V or entry & (R | W) == W or entry & self._reserved:
             raise Fault(cause, value)
         if entry & PBMT == PBMT:
             raise Fault(cause, value)
         if entry & (R | X):
             return None
-        if level == 0 or entry & (N | PBMT | A | D | U):
-            raise Fault(cause, value)
-        return (entry >> 10 & PPN_MASK) << SHIFT
+        # What is left has a bit that a pointer may not have, or points from the last level.
+        raise Fault(cause, value)
 
     def _page(
         self, entry: int, level: int, shift: int, address: int, cause: Cause, value: int = 0

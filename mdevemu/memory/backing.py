@@ -49,6 +49,9 @@ class Backing(Protocol):
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Write ``data``; Miss, with nothing written, if it does not all fit."""
 
+    def read_u64(self, offset: int) -> int:
+        """The little-endian eight bytes at ``offset``; Miss if they are not all there."""
+
     def view(self, offset: int, length: int) -> memoryview | None:
         """The bytes themselves, or None if they can only be reached by read and write."""
 
@@ -81,7 +84,6 @@ class _Mapped:
         self._memory[offset:end] = data
 
     def read_u64(self, offset: int) -> int:
-        """The little-endian eight bytes at ``offset``."""
         if offset + 8 > self.size or offset < 0:
             raise Miss
         value: int = _U64.unpack_from(self._memory, offset)[0]
@@ -159,6 +161,9 @@ class FileAccess:
         if len(data) != length:
             raise Miss
         return data
+
+    def read_u64(self, offset: int) -> int:
+        return int.from_bytes(self.read(offset, 8), "little")
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         # Writing past the end would make the file grow, which is not ours to do.

@@ -82,7 +82,9 @@ class PhysicalMemory:
         Raises:
             Miss: they are not there.
         """
-        return int.from_bytes(self.read(at, 8), "little")
+        if self._low <= at and at + 8 <= self._high:
+            return self._last.read_u64(at - self._low)  # type: ignore[union-attr]
+        return self._find(at, 8).read_u64(at - self._low)
 
     def write_u64(self, at: int, value: int) -> None:
         """Store eight bytes, little-endian.

@@ -174,3 +174,57 @@ def test_window_may_lead_into_the_iommus_own_reach_only_by_a_table(host, port):
     # The tables are in physical memory too; no Iova of a guest leads there.
     for table in (0x8000_0000, 0x8000_1000):
         assert fault(lambda at=table: port.read(Iova(at), 8)).cause == READ
+
+
+def scattered(host, *, sealed=True):
+    """A tenant whose 40 pages stand in its file in the opposite order, every other pair joined."""
+    space, file = host.space(), lent(40 * PAGE, sealed=sealed)
+    order = [at ^ 1 for at in reversed(range(40))]
+    for number, at in enumerate(order):
+        space.map(
+            number * PAGE, PAGE, file.duplicate(), at * PAGE, readable=True, writable=number < 39
+        )
+    return space, ready(space), file, order
+
+
+def test_long_access_over_small_pages_is_whole(host):
+    _, port, file, order = scattered(host)
+    for page in range(40):
+        os.pwrite(file.fileno(), bytes([page]) * PAGE, page * PAGE)
+    whole = b"".join(bytes([page]) * PAGE for page in order)
+    for start, end in (
+        (0, 40 * PAGE),
+        (5, 40 * PAGE),
+        (0, 40 * PAGE - 7),
+        (9 * PAGE + 1, 30 * PAGE),
+    ):
+        for _ in range(2):
+            assert port.read(Iova(start), end - start) == whole[start:end]
+            views = port.views(Iova(start), end - start, False)
+            assert b"".join(bytes(view) for view in views) == whole[start:end]
+            assert len(views) <= 21
+    port.write(Iova(100), b"z" * 20 * PAGE)
+    assert port.read(Iova(100), 20 * PAGE) == b"z" * 20 * PAGE
+    assert os.pread(file.fileno(), 100, order[0] * PAGE) == bytes([order[0]]) * 100
+    assert host.faults() == []
+
+
+@pytest.mark.parametrize("start", [0, 3, 5 * PAGE])
+def test_long_access_names_the_page_that_is_not_there(host, start):
+    space, port, *_ = scattered(host)
+    space.unmap(20 * PAGE, PAGE)
+    seen = fault(lambda: port.read(Iova(start), 39 * PAGE - start))
+    assert (seen.address, seen.length, seen.cause) == (20 * PAGE, 19 * PAGE, READ)
+    assert host.faults() == [(space.pasid, READ, 20 * PAGE)]
+    seen = fault(lambda: port.write(Iova(21 * PAGE), bytes(19 * PAGE)))
+    assert (seen.address, seen.cause) == (39 * PAGE, WRITE)
+
+
+def test_long_access_names_the_first_of_two_reasons(host):
+    space, port, file, order = scattered(host, sealed=False)
+    space.unmap(30 * PAGE, PAGE)
+    os.ftruncate(file.fileno(), order[4] * PAGE)
+    gone = next(number for number, at in enumerate(order) if at >= order[4])
+    seen = fault(lambda: port.read(Iova(0), 39 * PAGE))
+    assert (seen.address, seen.cause) == (gone * PAGE, Cause.READ_ACCESS_FAULT)
+    assert (space.pasid, Cause.READ_ACCESS_FAULT, gone * PAGE) in host.faults()

@@ -2,9 +2,12 @@
 
 import pytest
 
-from mdevemu.iommu import Iommu, capabilities_of
+from mdevemu.iommu import Fault, Iommu, Request, capabilities_of
 from mdevemu.iommu.registers import Interrupts, IommuRegisters
+from mdevemu.layout import Access
+from mdevemu.layout.words import access_mask
 from mdevemu.memory import PhysicalMemory, Ram
+from mdevemu.registers import slots
 from mdevemu.trace import Trace
 from mdevemu.units import MIB, Hpa
 
@@ -75,7 +78,7 @@ def test_mode_that_is_not_there_keeps_the_old_one():
 
 
 def test_registers_of_absent_features_read_zero():
-    software = Software(ats=0)
+    software = Software(ats=0, dbg=0, hpm=0)
     for register in (REGS.pqb, REGS.pqh, REGS.pqcsr, REGS.tr_req_iova, REGS.iohpmcycles):
         software.write(register, 0xFFFF_FFFF)
         assert software.read(register) == 0
@@ -174,3 +177,211 @@ def test_message_that_cannot_be_written_is_a_fault_of_its_own():
     record = software.memory.read(0x40000, 32)
     assert int.from_bytes(record[:8], "little") == 273
     assert int.from_bytes(record[16:24], "little") == 1 << 40
+
+
+# Queues: full, out of memory, resized, and their interrupts.
+
+
+def faulty(software, times=1):
+    """The mode is off: every request is a fault."""
+    for number in range(times):
+        with pytest.raises(Fault):
+            software.iommu.translate(Request(number, None, number << 12))
+
+
+def queue(software, base=0x40, *, csr=3, log2=1):
+    software.write(REGS.fqb, base << 10 | log2)
+    software.write(REGS.fqcsr, csr)
+
+
+def test_full_fault_queue_drops_sets_overflow_and_interrupts():
+    software = Software()
+    software.write(REGS.fctl, 2)
+    software.write(REGS.icvec, 0x10)
+    queue(software)
+    faulty(software)
+    assert software.wires == [(1, True)]
+    assert software.read(REGS.ipsr) == 2
+    software.write(REGS.ipsr, 2)
+    assert software.read(REGS.ipsr) == 0
+    faulty(software, 5)
+    assert software.read(REGS.fqt) == 3
+    assert software.read(REGS.fqcsr) == 3 | 1 << 9 | 1 << 16
+    assert software.read(REGS.ipsr) == 2
+    software.write(REGS.fqh, 3)  # room again, but the bit stops it
+    faulty(software)
+    assert software.read(REGS.fqt) == 3
+    software.write(REGS.ipsr, 2)
+    assert software.read(REGS.ipsr) == 2, "the condition is still there"
+    software.write(REGS.fqcsr, 3 | 1 << 9)
+    software.write(REGS.ipsr, 2)
+    assert software.read(REGS.ipsr) == 0
+    faulty(software)
+    assert software.read(REGS.fqt) == 0
+    assert software.read(REGS.ipsr) == 2
+    assert software.memory.read(0x40000 + 3 * 32, 2) == (256).to_bytes(2, "little")
+
+
+def test_fault_queue_without_memory_sets_its_bit_and_stops():
+    software = Software()
+    queue(software, 1 << 30)
+    faulty(software)
+    assert software.read(REGS.fqcsr) == 3 | 1 << 8 | 1 << 16
+    assert (software.read(REGS.fqt), software.read(REGS.ipsr)) == (0, 2)
+    software.write(REGS.fqcsr, 0)
+    queue(software)
+    assert software.read(REGS.fqcsr) == 3 | 1 << 16
+    faulty(software)
+    assert software.read(REGS.fqt) == 1
+
+
+def test_fault_queue_that_is_off_keeps_nothing():
+    software = Software()
+    faulty(software)
+    queue(software, csr=0)
+    faulty(software)
+    assert (software.read(REGS.fqt), software.read(REGS.ipsr)) == (0, 0)
+
+
+def test_queue_that_becomes_smaller_takes_high_bits_of_the_index():
+    software = Software()
+    for base, index in ((REGS.cqb, REGS.cqt), (REGS.fqb, REGS.fqh), (REGS.pqb, REGS.pqh)):
+        software.write(base, 0x20 << 10 | 5)
+        software.write(index, 0x35)
+        software.write(base, 0x20 << 10 | 1)
+        assert software.read(index) == 1
+
+
+def test_queue_has_a_largest_size():
+    software = Software()
+    for register in (REGS.cqb, REGS.fqb, REGS.pqb):
+        software.write(register, 0x20 << 10 | 31)
+        assert software.read(register) == 0x20 << 10 | 15
+
+
+def test_command_queue_without_memory_stops_at_the_command():
+    software = Software()
+    software.write(REGS.cqb, 1 << 30 << 10 | 3)
+    software.write(REGS.cqcsr, 3)
+    software.write(REGS.cqt, 1)
+    assert software.read(REGS.cqcsr) == 3 | 1 << 8 | 1 << 16
+    assert (software.read(REGS.cqh), software.read(REGS.ipsr)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        (0, 0),  # an opcode that is reserved
+        (5, 0),
+        (64, 0),  # a custom one
+        (1 | 2 << 7, 0),  # IOTINVAL of no function
+        (1 | 1 << 11, 0),  # reserved bits
+        (1 | 1 << 35, 0),
+        (1 | 1 << 60, 0),
+        (1, 1),
+        (1, 1 << 62),
+        (1 | 1 << 7 | 1 << 32, 0),  # GVMA with a PSCID
+        (2 | 1 << 7, 0),
+        (2 | 1 << 11, 0),  # WSI without wires
+        (2 | 1 << 14, 0),
+        (2, 1 << 62),
+        (3 | 2 << 7, 0),
+        (3 | 1 << 10, 0),
+        (3 | 1 << 12, 0),  # INVAL_DDT with a process id
+        (3, 1),
+        (3 | 1 << 7, 0),  # INVAL_PDT without a device
+        (4 | 2 << 7, 0),
+        (4 | 1 << 10, 0),
+    ],
+)
+def test_command_that_is_not_defined_is_illegal(low, high):
+    software = Software()
+    software.write(REGS.cqb, 0x20 << 10 | 3)
+    software.write(REGS.cqcsr, 3)
+    software.memory.write(0x20000, low.to_bytes(8, "little") + high.to_bytes(8, "little"))
+    software.write(REGS.cqt, 1)
+    assert software.read(REGS.cqcsr) == 3 | 1 << 10 | 1 << 16
+    assert (software.read(REGS.cqh), software.read(REGS.ipsr)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "low", "high"),
+    [
+        ({"nl": 0}, 1 | 1 << 34, 0),
+        ({"s": 0}, 1 | 1 << 10, 1 << 9),
+        ({"ats": 0}, 4, 0),
+        ({"pd20": 0}, 3 | 1 << 7 | 1 << 33 | 1 << 31, 0),
+    ],
+)
+def test_command_that_is_not_supported_is_illegal(lacking, low, high):
+    for fields, bit in ((lacking, 1 << 10), ({}, 0)):
+        software = Software(**fields)
+        software.write(REGS.cqb, 0x20 << 10 | 3)
+        software.write(REGS.cqcsr, 1)
+        software.memory.write(0x20000, low.to_bytes(8, "little") + high.to_bytes(8, "little"))
+        software.write(REGS.cqt, 1)
+        assert software.read(REGS.cqcsr) & 1 << 10 == bit
+
+
+def test_finished_fence_interrupts_by_wire():
+    software = Software()
+    software.write(REGS.fctl, 2)
+    software.write(REGS.cqb, 0x20 << 10 | 3)
+    software.write(REGS.cqcsr, 3)
+    software.memory.write(0x20000, (2 | 1 << 11).to_bytes(16, "little"))
+    software.write(REGS.cqt, 1)
+    assert software.read(REGS.cqcsr) == 3 | 1 << 11 | 1 << 16
+    assert (software.read(REGS.cqh), software.read(REGS.ipsr)) == (1, 1)
+    assert software.wires == [(0, True)]
+    software.write(REGS.icvec, 7)
+    assert software.wires[1:] == [(0, False), (7, True)]
+    software.write(REGS.fctl, 0)
+    assert software.wires[3:] == [(7, False)]
+
+
+def test_invalidation_that_nobody_answers_times_out_at_the_fence():
+    software = Software()
+    software.write(REGS.cqb, 0x20 << 10 | 3)
+    software.write(REGS.cqcsr, 3)
+    software.memory.write(0x20000, (4).to_bytes(16, "little"))
+    software.memory.write(0x20010, (3).to_bytes(16, "little"))
+    software.memory.write(0x20020, (2).to_bytes(16, "little"))
+    software.write(REGS.cqt, 3)
+    assert software.read(REGS.cqcsr) == 3 | 1 << 9 | 1 << 16
+    assert (software.read(REGS.cqh), software.read(REGS.ipsr)) == (2, 1)
+    software.write(REGS.cqcsr, 3 | 1 << 9)
+    assert software.read(REGS.cqh) == 3
+    software.iommu.invalidated()  # nobody waits for it
+    assert software.read(REGS.cqcsr) == 3 | 1 << 16
+
+
+# Every register obeys the access that it is declared with.
+
+EFFECTS = {"cqcsr", "fqcsr", "pqcsr", "ipsr", "fctl", "ddtp", "tr_req_ctl"}
+SHRUNK = {"cqb", "fqb", "pqb", "cqt", "fqh", "pqh", "iohpmevt", "iohpmcycles", "iommu_qosid"}
+
+
+@pytest.mark.parametrize("slot", slots(IommuRegisters), ids=str)
+def test_register_keeps_what_its_fields_say(slot):
+    software = Software()
+    before = int.from_bytes(software.iommu.read_register(slot.offset, slot.length), "little")
+    software.iommu.write_register(slot.offset, b"\xff" * slot.length)
+    after = int.from_bytes(software.iommu.read_register(slot.offset, slot.length), "little")
+    writable = access_mask(slot.word, Access.RW)
+    if slot.name not in EFFECTS | SHRUNK:
+        assert after == before & ~writable | writable
+    else:
+        allowed = writable | access_mask(slot.word, Access.RO)
+        assert after & ~allowed == before & ~allowed
+
+
+def test_gaps_read_zero():
+    software = Software()
+    taken = {
+        at for slot in slots(IommuRegisters) for at in range(slot.offset, slot.offset + slot.length)
+    }
+    software.iommu.write_register(0, b"\xff" * 8)
+    for at in range(0x1000):
+        if at not in taken:
+            software.iommu.write_register(at, b"\xff")
+            assert software.iommu.read_register(at, 1) == b"\0"

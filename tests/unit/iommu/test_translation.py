@@ -47,6 +47,7 @@ class Machine:
 
     def invalidate(self, message):
         self.sent.append(message)
+        return True
 
     def respond(self, message):
         self.sent.append(message)
@@ -111,6 +112,12 @@ class TestMsi:
     def test_write_goes_to_the_interrupt_file(self, machine):
         assert machine.to(0x100004, Access.WRITE) == 0x9000_0004
         assert machine.to(0x102000, Access.WRITE) == 0x9000_2000
+
+    def test_pattern_counts_where_the_mask_is_zero_only(self, machine):
+        guest = 8 << 60 | SECOND >> 12
+        machine.device(2, 1, guest, 0, 0, 1 << 60 | MSI_TABLE >> 12, 0x3, 0x101)
+        assert machine.to(0x102000, Access.WRITE, device_id=2) == 0x9000_2000
+        assert machine.cause(0x105000, device_id=2) == Cause.READ_GUEST_PAGE_FAULT
 
     def test_other_memory_takes_the_second_stage(self, machine):
         assert machine.to(0x1008) == 0x70008
@@ -293,3 +300,16 @@ def test_looking_sets_nothing():
     assert [step.table for step in steps] == ["DC", "first", "first", "first"]
     assert machine.memory.read_u64(FIRST + 0x5000 + 3 * 8) & (A | D) == 0
     assert machine.read(Regs.fqt) == 0
+
+
+def test_device_whose_context_changed_finds_its_new_processes():
+    machine = Machine()
+    sv39(machine, FIRST, {3: (0x66000, PAGE_RW)})
+    sv39(machine, SECOND, {3: (0x77000, PAGE_RW)})
+    for directory, root in ((0x18000, FIRST), (0x19000, SECOND)):
+        machine.put(directory + 5 * 16, 1 | root >> 8 << 12, 8 << 60 | root >> 12)
+    machine.device(1, 1 | 1 << 5, 0, 0, 1 << 60 | 0x18)
+    assert machine.iommu.line(1, 5, 0x3000, Access.READ).delta == 0x63000
+    machine.device(1, 1 | 1 << 5, 0, 0, 1 << 60 | 0x19)
+    machine.command(3 | 1 << 33 | 1 << 40)  # IODIR.INVAL_DDT
+    assert machine.iommu.line(1, 5, 0x3000, Access.READ).delta == 0x74000
