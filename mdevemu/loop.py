@@ -25,6 +25,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._watched: dict[int, Watch] = {}
         self._worker: Callable[[], bool] = lambda: False
+        self._ring_due: Callable[[], int | None] = lambda: None
         self._stopped = False
 
     def watch(
@@ -56,11 +57,16 @@ class Loop:
         """Call ``worker`` between looks at the sockets; it returns False when idle."""
         self._worker = worker
 
+    def alarms(self, ring_due: Callable[[], int | None]) -> None:
+        """Call ``ring_due`` often enough; it tells how many nanoseconds it can wait."""
+        self._ring_due = ring_due
+
     def run(self) -> None:
         """Serve until ``stop``, which may have come before this."""
         idle = False
         while not self._stopped:
-            self.turn(None if idle else 0)
+            left = self._ring_due()
+            self.turn(0 if not idle else left and left / 1e9)
             idle = not self._burst()
 
     def stop(self) -> None:

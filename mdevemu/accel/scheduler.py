@@ -9,8 +9,10 @@ round robin" (1995); here a piece's cost is known only after it ran, so a flow
 goes into debt and is passed over until its turns have paid for it.
 """
 
+import heapq
 from collections import deque
 from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from mdevemu.errors import GuestFault
@@ -44,6 +46,7 @@ class Lane:
         self._flow = flow
         self._failed = failed
         self._work: deque[Work] = deque()
+        self._parked = False
         self.meter: Meter | None = None
 
     @property
@@ -54,14 +57,30 @@ class Lane:
     def submit(self, work: Work) -> None:
         """Do this after everything submitted before."""
         self._work.append(work)
-        self._flow.ready(self)
+        if not self._parked:
+            self._flow.ready(self)
 
     def cancel(self) -> None:
         """Forget all work; what runs is closed where it stands."""
         work, self._work = list(self._work), deque()
         for each in work:
             each.close()
-        self.meter = None
+        self.meter, self._parked = None, False
+
+    def park(self) -> None:
+        """Do nothing after the piece at hand, until ``wake``."""
+        self._parked = True
+
+    def wake(self) -> None:
+        """Go on."""
+        self._parked = False
+        if self._work:
+            self._flow.ready(self)
+
+    @property
+    def runnable(self) -> bool:
+        """There is work, and it waits for nothing but its turn."""
+        return bool(self._work) and not self._parked
 
     def step(self) -> int:
         """Do one piece of the oldest work; return its cost in copy-bytes."""
@@ -98,6 +117,10 @@ class Flow:
         """A new lane of this flow."""
         return Lane(self, failed)
 
+    def after(self, delay: int, ring: Callable[[], None]) -> "Alarm":
+        """Call ``ring`` once ``delay`` nanoseconds have passed."""
+        return self._scheduler.after(delay, ring)
+
     def ready(self, lane: Lane) -> None:
         """A lane has work; its turn comes."""
         if lane not in self._lanes:
@@ -108,7 +131,7 @@ class Flow:
         """Do one piece of the next lane: its cost in copy-bytes, or None when nothing is left."""
         while self._lanes:
             lane = self._lanes.popleft()
-            if not lane.busy:
+            if not lane.runnable:
                 continue
             clock, meter_before = self._scheduler.clock, lane.meter
             start = clock()
@@ -117,10 +140,27 @@ class Flow:
             self.busy_ns += spent
             if meter := lane.meter or meter_before:
                 meter.busy_ns += spent
-            if lane.busy and lane not in self._lanes:
+            if lane.runnable and lane not in self._lanes:
                 self._lanes.append(lane)
             return cost
         return None
+
+
+@dataclass(order=True, slots=True)
+class Alarm:
+    """Something to be done at a time, unless it is cancelled.
+
+    Attributes:
+        due: nanoseconds on the scheduler's clock.
+    """
+
+    due: int
+    number: int
+    ring: Callable[[], None] | None = field(compare=False)
+
+    def cancel(self) -> None:
+        """Do not do it."""
+        self.ring = None
 
 
 class Scheduler:
@@ -130,6 +170,8 @@ class Scheduler:
         """``clock`` returns nanoseconds."""
         self.clock = clock
         self._flows: deque[Flow] = deque()
+        self._alarms: list[Alarm] = []
+        self._set = 0
 
     def flow(self, weight: int) -> Flow:
         """A new flow; ``weight`` is at least 1."""
@@ -151,6 +193,25 @@ class Scheduler:
     def busy(self) -> bool:
         """Some flow has work."""
         return bool(self._flows)
+
+    def after(self, delay: int, ring: Callable[[], None]) -> Alarm:
+        """Call ``ring`` once ``delay`` nanoseconds have passed."""
+        self._set += 1
+        alarm = Alarm(self.clock() + delay, self._set, ring)
+        heapq.heappush(self._alarms, alarm)
+        return alarm
+
+    def ring_due(self) -> int | None:
+        """Do what is due; the nanoseconds until the next alarm, None if there is none."""
+        while self._alarms:
+            alarm = self._alarms[0]
+            left = alarm.due - self.clock()
+            if alarm.ring is not None and left > 0:
+                return left
+            heapq.heappop(self._alarms)
+            if alarm.ring is not None:
+                alarm.ring()
+        return None
 
     def step(self) -> bool:
         """Do one piece of whoever's turn it is; False when there is no work."""

@@ -162,3 +162,58 @@ def test_all_submitted_work_is_done_exactly_once(jobs):
     while work.step():
         pass
     assert sorted(done) == list(range(len(jobs)))
+
+
+def test_parked_lane_waits_until_it_is_woken():
+    work, done = scheduler(), []
+    lane = work.flow(1).lane(pytest.fail)
+
+    def waits():
+        done.append("before")
+        lane.park()
+        yield 1
+        done.append("after")
+
+    lane.submit(waits())
+    lane.submit(pieces(done, "next", [1]))
+    while work.step():
+        pass
+    assert done == ["before"]
+    assert lane.busy
+    lane.wake()
+    while work.step():
+        pass
+    assert done == ["before", "after", "next"]
+
+
+def test_cancelled_lane_is_not_parked_any_more():
+    work, done = scheduler(), []
+    lane = work.flow(1).lane(pytest.fail)
+
+    def waits():
+        lane.park()
+        yield 1
+
+    lane.submit(waits())
+    work.step()
+    lane.cancel()
+    lane.submit(pieces(done, "new", [1]))
+    while work.step():
+        pass
+    assert done == ["new"]
+
+
+def test_alarms_ring_in_order_once_they_are_due():
+    now, rung = [0], []
+    work = Scheduler(lambda: now[0])
+    work.after(20, lambda: rung.append(20))
+    work.after(10, lambda: rung.append(10))
+    gone = work.after(15, lambda: rung.append(15))
+    assert work.ring_due() == 10
+    gone.cancel()
+    now[0] = 12
+    assert work.ring_due() == 8
+    assert rung == [10]
+    now[0] = 30
+    assert work.ring_due() is None
+    assert rung == [10, 20]
