@@ -18,3 +18,6 @@ PAGE = 4 * KIB
 
 HBM_IOVA = Iova(0xFFFF_8000_0000_0000)
 """Where a slice finds its HBM: the start of the upper canonical half, which no window can reach."""
+
+HBM_GPA = Gpa(1 << 48)
+"""Where a slice with a device id of its own finds it: above all windows, without a PASID."""

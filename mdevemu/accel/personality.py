@@ -12,7 +12,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from mdevemu.accel.engine import Engines
 from mdevemu.accel.hbm import Partition
@@ -28,6 +28,31 @@ from mdevemu.units import PAGE
 M = TypeVar("M", bound=RegisterMap)
 
 
+class Pasids(Protocol):
+    """What a slice with PASIDs of its guest can do at the IOMMU.
+
+    Attributes:
+        bits: width of a PASID that the guest may use.
+    """
+
+    bits: int
+
+    def set_directory(self, mode: int, base: int) -> None:
+        """Use the guest's process directory at guest-physical ``base``; mode 0 is none."""
+
+    def invalidate_process(self, pasid: int) -> None:
+        """The guest changed the process context of a PASID."""
+
+    def invalidate_pages(self, pscid: int | None, address: int | None) -> None:
+        """The guest changed first-stage entries: of a soft context or all, a page or any."""
+
+    def ask(self, pasid: int, iova: int, group: int, *, write: bool) -> None:
+        """Request a page; what becomes of it comes back by ``answered``, maybe at once."""
+
+    def respond(self, pasid: int, group: int, code: int) -> None:
+        """The guest answers a page request group."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
     """What an mdev was given of its accelerator.
@@ -36,18 +61,22 @@ class Slice:
         name: for the trace.
         port: the only way to memory, HBM included.
         hbm: its part of the HBM, None if its type has none.
+        hbm_at: the address of it, by ``port``.
         queues: how many queues it may use.
         engines: who executes its commands.
         flow: its place at the scheduler.
+        pasids: None unless the guest has PASIDs of its own.
     """
 
     name: str
     port: Port
     hbm: Partition | None
+    hbm_at: int
     queues: int
     engines: Engines
     flow: Flow
     trace: Trace
+    pasids: Pasids | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +157,12 @@ class Personality(ABC, Generic[M]):
     def counts(self) -> Mapping[str, int]:
         """What it has counted since its reset, by name."""
         return {}
+
+    def page_wanted(self, pasid: int, iova: int, group: int, *, write: bool) -> None:
+        """The IOMMU queued a page request of ours: it is the guest's to answer."""
+
+    def answered(self, group: int, code: int) -> None:
+        """A page request group was answered; ``code`` 0 is success."""
 
     def start(self) -> None:
         """Set up what registers do not hold; runs at power-on and after reset."""

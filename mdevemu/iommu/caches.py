@@ -98,6 +98,11 @@ class Iotlb:
     def __len__(self) -> int:
         return sum(len(lines.by_page) for lines in self.by_tag.values())
 
+    @property
+    def room(self) -> int:
+        """How many translations there can be at most."""
+        return self._spaces * self._lines
+
     def fill(self, tag: int, shift: int, line: Line) -> None:
         """Remember a translation of ``1 << shift`` bytes."""
         lines = self.by_tag.get(tag)
@@ -170,6 +175,11 @@ class DirectoryCache(Generic[V]):
         """At most ``room`` contexts."""
         self._room = room
         self.entries: dict[int, V] = {}
+
+    @property
+    def room(self) -> int:
+        """How many contexts there can be at most."""
+        return self._room
 
     def fill(self, key: int, context: V) -> None:
         """Remember a context."""

@@ -6,6 +6,7 @@ Spec: RISC-V IOMMU 1.0, Process to translate an IOVA
 import dataclasses
 from collections.abc import Callable
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from mdevemu.iommu.ats import Completion, Fabric, PageRequest, Services, Silence
 from mdevemu.iommu.caches import CacheSizes, Line
@@ -71,6 +72,10 @@ def capabilities_of(**fields: int) -> Capabilities:
     return word
 
 
+WARM = 1024
+"""How many requesters may have a cache of their own with something in it."""
+
+
 class Iommu:
     """Registers, caches and queues of one IOMMU.
 
@@ -109,7 +114,7 @@ class Iommu:
         self.interrupts = InterruptLogic(regs, memory)
         self.monitor = Monitor(regs, self.interrupts, trace.clock)
         self._sizes = sizes
-        self._requesters: dict[tuple[int, int | None], Requester] = {}
+        self._requesters = WeakValueDictionary[tuple[int, int | None], Requester]()
         self._warm: set[Requester] = set()  # those that keep something
         self._faults = RecordQueue(
             memory,
@@ -248,7 +253,7 @@ class Iommu:
     # What devices ask.
 
     def requester(self, device_id: int, process_id: int | None) -> Requester:
-        """Whoever asks with these ids; the same object each time."""
+        """Whoever asks with these ids; the same object for as long as somebody holds it."""
         name = device_id, process_id
         found = self._requesters.get(name)
         if found is None:
@@ -259,6 +264,8 @@ class Iommu:
     def keeps(self, requester: Requester) -> bool:
         """A requester may keep what it was just told; it is made to forget it in time."""
         if self._translator.live:
+            if len(self._warm) >= WARM:
+                self._forget()
             self._warm.add(requester)
         return self._translator.live
 
@@ -320,6 +327,10 @@ class Iommu:
             return steps, self._translator.resolve(request, context, steps), None
         except Fault as fault:
             return steps, None, fault
+
+    def outdated(self, request: Request) -> list[str]:
+        """The directory caches, DDT and PDT, whose context for a request memory has no longer."""
+        return self._translator.outdated(request)
 
     def ask(self, request: Request) -> Completion:
         """Answer a PCIe ATS Translation Request."""

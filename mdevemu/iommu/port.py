@@ -58,18 +58,27 @@ class Piece:
         self._port.store(self._iova, self._at, data)
 
 
+class Gate:
+    """Whether a function may be a bus master; all ports of it have the same one."""
+
+    __slots__ = ("open",)
+
+    def __init__(self) -> None:
+        self.open = False
+
+
 class Port:
     """Memory as one requester sees it.
 
     Attributes:
-        enabled: the function may be a bus master; if not, every access faults.
+        gate: open if the function may be a bus master; if not, every access faults.
         device_id, process_id: whom the IOMMU sees.
     """
 
     def __init__(
         self, iommu: Iommu, memory: PhysicalMemory, device_id: int, process_id: int | None
     ) -> None:
-        self.enabled = False
+        self.gate = Gate()
         self.device_id = device_id
         self.process_id = process_id
         self._iommu = iommu
@@ -78,6 +87,21 @@ class Port:
         self._readable = self._requester.pages[Access.READ]
         self._writable = self._requester.pages[Access.WRITE]
 
+    @property
+    def enabled(self) -> bool:
+        """The gate is open."""
+        return self.gate.open
+
+    @enabled.setter
+    def enabled(self, value: bool) -> None:
+        self.gate.open = value
+
+    def tagged(self, process_id: int) -> "Port":
+        """Memory as another PASID of the same function sees it."""
+        port = Port(self._iommu, self._memory, self.device_id, process_id)
+        port.gate = self.gate
+        return port
+
     def read(self, iova: Iova, length: int) -> bytes:
         """Read ``length`` bytes.
 
@@ -85,13 +109,13 @@ class Port:
             DmaFault: a byte of it may not be read.
         """
         delta = self._readable.get(iova >> 12)
-        if delta is not None and self.enabled and 0 < length <= PAGE - (iova & PAGE - 1):
+        if delta is not None and self.gate.open and 0 < length <= PAGE - (iova & PAGE - 1):
             try:
                 return self._memory.read(iova + delta, length)
             except Miss:
                 at = iova + delta
                 raise self._missed(iova, length, iova, at, length, Access.READ) from None
-        if self.enabled and length > 0 and iova + length <= _END:
+        if self.gate.open and length > 0 and iova + length <= _END:
             try:
                 line = self._requester.line(iova, 1)
                 if iova + length <= line.high:
@@ -112,14 +136,14 @@ class Port:
         """
         length = len(data)
         delta = self._writable.get(iova >> 12)
-        if delta is not None and self.enabled and 0 < length <= PAGE - (iova & PAGE - 1):
+        if delta is not None and self.gate.open and 0 < length <= PAGE - (iova & PAGE - 1):
             try:
                 self._memory.write(iova + delta, data)
             except Miss:
                 at = iova + delta
                 raise self._missed(iova, length, iova, at, length, Access.WRITE) from None
             return
-        if self.enabled and length > 0 and iova + length <= _END:
+        if self.gate.open and length > 0 and iova + length <= _END:
             try:
                 line = self._requester.line(iova, 2)
                 if iova + length <= line.high:
@@ -150,6 +174,14 @@ class Port:
             view = self._memory.view(to, count)
             found.append(Piece(self, at, to, count, write) if view is None else view)
         return found
+
+    def granted(self, iova: Iova, *, write: bool) -> bool:
+        """What ATS says of a page; nothing is moved, and a page that is absent is no fault."""
+        if not self.gate.open:
+            return True  # the access itself will fault, and not for want of a page
+        access = Access.WRITE if write else Access.READ
+        answer = self._iommu.ask(Request(self.device_id, self.process_id, iova, access, asks=True))
+        return answer.write if write else answer.read
 
     def check(self, iova: Iova, length: int, *, write: bool) -> None:
         """Raise the DmaFault that an access would end with, and move nothing."""
@@ -202,7 +234,7 @@ class Port:
         Each is (first Iova, first physical address, bytes).
         """
         write = access == Access.WRITE
-        if not self.enabled:
+        if not self.gate.open:
             raise DmaFault(iova, length, NOT_ALLOWED, write=write)
         end = iova + length
         if end > _END:

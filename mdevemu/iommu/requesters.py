@@ -36,7 +36,7 @@ class Requester:
             address less Iova.
     """
 
-    __slots__ = ("_resolver", "_room", "device_id", "pages", "process_id")
+    __slots__ = ("__weakref__", "_resolver", "_room", "device_id", "pages", "process_id")
 
     def __init__(
         self, resolver: Resolver, device_id: int, process_id: int | None, room: int

@@ -3,6 +3,8 @@
 Spec: RISC-V IOMMU 1.0, Process to translate an IOVA; step numbers are its own
 """
 
+import contextlib
+
 from mdevemu.iommu.caches import CacheSizes, DirectoryCache, Iotlb, Line
 from mdevemu.iommu.causes import Cause, Fault
 from mdevemu.iommu.contexts import PROCESS_BITS, DeviceContext, Directories
@@ -84,6 +86,28 @@ class Translator:
             if steps is None:
                 self.devices.fill(device_id, context)
         return context
+
+    def outdated(self, request: Request) -> list[str]:
+        """The directory caches, DDT and PDT, that hold another context than memory does now.
+
+        A request is answered by what they hold, until an invalidation.
+        """
+        found = []
+        device: DeviceContext | None = None
+        with contextlib.suppress(Fault):
+            device = self.device(request.device_id, [])
+        context = self.devices.entries.get(request.device_id, device)
+        if context != device:
+            found.append("DDT")
+        if context is not None and context.pdtv and (request.process_id is not None or context.dpe):
+            space = self.processes.entries.get(request.device_id << 20 | (request.process_id or 0))
+            now: Space | None = None
+            if space is not None:
+                with contextlib.suppress(Fault):
+                    now = self.space(request, context, [])
+                if space != now:
+                    found.append("PDT")
+        return found
 
     def resolve(
         self, request: Request, context: DeviceContext | None, steps: list[Step] | None = None

@@ -7,15 +7,17 @@ and has answered before anything that it led to is given back.
 
 import errno
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mdevemu.errors import RequestError
 from mdevemu.fds import Fd
 from mdevemu.iommu import Port
-from mdevemu.mdev.host_iommu import HostIommu, invalidation
-from mdevemu.mdev.tables import Exhausted, FirstStage
+from mdevemu.mdev.attachment import Attachment, SharedDevice
+from mdevemu.mdev.host_iommu import HostIommu
+from mdevemu.mdev.tables import Exhausted
 from mdevemu.memory import Backing, inspect, open_backing
-from mdevemu.units import HBM_IOVA, PAGE, Hpa
+from mdevemu.units import PAGE, Hpa
 
 LIMIT = 1 << 47
 """Windows end here: the lower canonical half of Sv48."""
@@ -23,8 +25,6 @@ MAX_WINDOWS = 65535
 MAX_FILES = 256
 MAX_LENT = 1 << 40
 """Bytes of all files that one VMM lends: they take room that the others need as well."""
-MAX_TABLES = 8192
-"""Tables of one address space: enough for 16 GiB in 4 KiB pages."""
 
 FileId = tuple[int, int, bool]
 
@@ -54,30 +54,30 @@ class _Window:
 
 
 class AddressSpace:
-    """What one PASID of a device can reach: its windows below, its HBM above.
+    """What one mdev can reach: its windows below, its HBM above.
 
     Attributes:
-        device_id, pasid: whom the IOMMU sees.
+        attached: how the IOMMU knows it.
         windows: how many there are.
     """
 
-    def __init__(self, host: HostIommu, device_id: int) -> None:
-        """Take a PASID with nothing behind it.
+    def __init__(
+        self,
+        host: HostIommu,
+        device_id: int,
+        attach: Callable[[HostIommu, int], Attachment] = SharedDevice,
+    ) -> None:
+        """Attach with nothing behind it.
 
         Raises:
             RequestError: the host has no PASID or no memory for tables left (ENOSPC).
         """
         self._host = host
         try:
-            self._table = FirstStage(host.frames, MAX_TABLES)
+            self.attached = attach(host, device_id)
         except Exhausted:
             raise _exhausted() from None
-        try:
-            self.pasid = host.attach(device_id, self._table.root)
-        except Exhausted:
-            self._table.close()
-            raise _exhausted() from None
-        self.device_id = device_id
+        self._table = self.attached.table
         self._starts: list[int] = []
         self._windows: dict[int, _Window] = {}
         self._lent: dict[FileId, _Lent] = {}
@@ -86,11 +86,21 @@ class AddressSpace:
         self._hbm = 0
 
     @property
+    def device_id(self) -> int:
+        """The requester id of its accesses."""
+        return self.attached.device_id
+
+    @property
+    def pasid(self) -> int | None:
+        """The PASID of its accesses; None if those are the guest's own."""
+        return self.attached.pasid
+
+    @property
     def windows(self) -> int:
         return len(self._starts)
 
     def port(self) -> Port:
-        """Memory as this PASID sees it; not enabled yet."""
+        """Memory as this mdev sees it; not enabled yet."""
         return self._host.port(self.device_id, self.pasid)
 
     def map(
@@ -145,7 +155,7 @@ class AddressSpace:
         emptied = self._table.unmap(iova, size)
         # A table that went leaves more behind than one address can name.
         single = not emptied and not size & size - 1 and not iova & size - 1
-        self._host.submit(invalidation(self.pasid, iova, size if single else 0))
+        self._host.submit(self.attached.invalidation(iova, size if single else 0))
         self._table.release(emptied)
         window.lent.windows -= 1
         self._return(window.lent)
@@ -153,13 +163,13 @@ class AddressSpace:
     def clear(self) -> None:
         """Take every window away; the HBM stays."""
         emptied, lent = self._drop()
-        self._host.submit(invalidation(self.pasid))
+        self._host.submit(self.attached.invalidation())
         self._table.release(emptied)
         for each in lent:
             self._return(each)
 
     def map_hbm(self, hpa: Hpa, size: int) -> None:
-        """Let the device reach its slice of the HBM at HBM_IOVA; ``size`` is whole pages.
+        """Let the device reach its slice of the HBM; ``size`` is whole pages.
 
         Raises:
             RequestError: ENOSPC, no memory for tables is left; nothing was mapped.
@@ -167,15 +177,15 @@ class AddressSpace:
         assert not self._hbm, "HBM is mapped once"
         assert not (hpa | size) % PAGE
         try:
-            self._table.map(HBM_IOVA, hpa, size, writable=True)
+            self._table.map(self.attached.hbm_at, hpa, size, writable=True)
         except Exhausted:
             raise _exhausted() from None
         self._hbm = size
 
     def close(self) -> None:
-        """Give up windows, HBM and PASID; every access with it faults from now on."""
+        """Give up windows, HBM and place at the IOMMU; every access faults from now on."""
         _, lent = self._drop()
-        self._host.detach(self.device_id, self.pasid)
+        self.attached.detach()
         self._table.close()
         for each in lent:
             self._return(each)

@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from mdevemu.iommu import Access, Cause, Fault, Iommu, Port, Request, Step, TransactionType
+from mdevemu.iommu import Access, Fault, Iommu, Port, Request, Step
 from mdevemu.iommu.formats import (
     Directory,
     DirectoryMode,
-    FaultHeader,
     FaultRecord,
     Iodir,
     Iofence,
     Iotinval,
     Opcode,
+    PageRequestRecord,
     ProcessAttributes,
     TablePointer,
     TranslationControl,
@@ -34,7 +34,14 @@ from mdevemu.iommu.registers import (
     QueueBase,
     RecordQueueCsr,
 )
-from mdevemu.layout import Word, sizeof, unpack
+from mdevemu.layout import Word
+from mdevemu.mdev.records import (
+    FaultReport,
+    PageReport,
+    RecordReader,
+    fault_report,
+    page_report,
+)
 from mdevemu.mdev.tables import Exhausted, Frames
 from mdevemu.memory import PhysicalMemory, Ram
 from mdevemu.registers import Reg
@@ -53,25 +60,6 @@ W = TypeVar("W", bound=Word)
 
 
 @dataclass(frozen=True, slots=True)
-class FaultReport:
-    """One record that the IOMMU wrote into the fault queue.
-
-    Attributes:
-        pasid: None if the request had none.
-        iova: of the request; the message code for a PCIe message.
-        iotval2: guest-physical address and flags of a guest-page fault, or 0.
-    """
-
-    cause: Cause
-    kind: TransactionType
-    device_id: int
-    pasid: int | None
-    supervisor: bool
-    iova: Iova
-    iotval2: int
-
-
-@dataclass(frozen=True, slots=True)
 class Walk:
     """What the tables say about one Iova now.
 
@@ -80,12 +68,21 @@ class Walk:
         hpa: where it leads, or None.
         size: of the page, in bytes; 0 without one.
         fault: why it leads nowhere, or None.
+        cached: where the IOTLB says that it leads; None if it does not know.
+        outdated: directory caches, DDT and PDT, that hold what tables no longer say.
     """
 
     steps: Sequence[Step]
     hpa: Hpa | None
     size: int
     fault: Fault | None
+    cached: Hpa | None
+    outdated: Sequence[str]
+
+    @property
+    def stale(self) -> bool:
+        """An access would not be answered as the tables say."""
+        return bool(self.outdated) or self.cached not in (None, self.hpa)
 
 
 @dataclass(slots=True)
@@ -110,7 +107,6 @@ class HostIommu:
 
     Attributes:
         frames: the memory of tables.
-        lost_faults: times that the fault queue overflowed.
     """
 
     def __init__(self, iommu: Iommu, memory: PhysicalMemory, *, tables: int = GIB) -> None:
@@ -120,7 +116,6 @@ class HostIommu:
         self._ram = Ram(tables)
         memory.add(TABLES, self._ram, tables)
         self.frames = Frames(TABLES, self._ram)
-        self.lost_faults = 0
         self._can = Capabilities(self._read(IommuRegisters.capabilities))
         self._devices: dict[int, _Device] = {}
         self._free: list[int] = []
@@ -130,11 +125,14 @@ class HostIommu:
         self._fences = 0
         self._tail = 0
         self._commands = self.frames.allocate_run(16 << _LOG2_ENTRIES >> 12)
-        self._faults = self.frames.allocate_run(32 << _LOG2_ENTRIES >> 12)
+        faults = self.frames.allocate_run(32 << _LOG2_ENTRIES >> 12)
+        pages = self.frames.allocate_run(16 << _LOG2_ENTRIES >> 12)
+        self._faults = RecordReader(iommu, memory, faults, _LOG2_ENTRIES, FaultRecord)
+        self._pages = RecordReader(iommu, memory, pages, _LOG2_ENTRIES, PageRequestRecord)
         self._directory = self.frames.allocate()
-        self._start()
+        self._start(faults, pages)
 
-    def _start(self) -> None:
+    def _start(self, faults: Hpa, pages: Hpa) -> None:
         """Spec: RISC-V IOMMU 1.0, Guidelines for initialization"""
         base = QueueBase()
         base.log2sz_1 = _LOG2_ENTRIES - 1
@@ -143,11 +141,14 @@ class HostIommu:
         command = CommandQueueCsr()
         command.cqen = True
         self._write(IommuRegisters.cqcsr, command)
-        base.ppn = self._faults >> 12
+        on = RecordQueueCsr()
+        on.enable = True
+        base.ppn = faults >> 12
         self._write(IommuRegisters.fqb, base)
-        fault = RecordQueueCsr()
-        fault.enable = True
-        self._write(IommuRegisters.fqcsr, fault)
+        self._write(IommuRegisters.fqcsr, on)
+        base.ppn = pages >> 12
+        self._write(IommuRegisters.pqb, base)
+        self._write(IommuRegisters.pqcsr, on)
         root = DirectoryPointer()
         root.iommu_mode = Mode.THREE_LEVELS
         root.ppn = self._directory >> 12
@@ -188,14 +189,14 @@ class HostIommu:
         device = self._devices[device_id]
         at = self.frames.word(self._process(device, pasid))
         self.frames.words[at] = 0
-        gone = _command(Iodir(), opcode=Opcode.IODIR, func3=1, dv=1, did=device_id, pid=pasid)
+        gone = command(Iodir(), opcode=Opcode.IODIR, func3=1, dv=1, did=device_id, pid=pasid)
         self.submit(gone, invalidation(pasid))
         self.frames.words[at + 1] = 0
         heapq.heappush(self._free, pasid)
         device.users -= 1
         self._leave(device_id)
 
-    def port(self, device_id: int, pasid: int) -> Port:
+    def port(self, device_id: int, pasid: int | None) -> Port:
         """Memory as (device id, PASID) sees it; not enabled yet."""
         return Port(self._iommu, self.memory, device_id, pasid)
 
@@ -215,50 +216,54 @@ class HostIommu:
         done = words[self.frames.word(self._fence)]
         assert done == self._fences, "the IOMMU did not execute a fence"
 
-    # Faults.
+    # Faults and page requests.
 
     @property
     def faulted(self) -> bool:
         """The fault queue holds records, or stopped."""
-        regs = self._iommu.regs
-        return regs.fqh.index != regs.fqt.index or regs.fqcsr.overflow
+        return self._faults.waiting
+
+    @property
+    def asked(self) -> bool:
+        """The page-request queue holds records, or stopped."""
+        return self._pages.waiting
+
+    @property
+    def lost_faults(self) -> int:
+        """Times that the fault queue overflowed."""
+        return self._faults.lost
+
+    @property
+    def lost_page_requests(self) -> int:
+        """Times that the page-request queue overflowed."""
+        return self._pages.lost
 
     def read_faults(self) -> list[FaultReport]:
         """Take every record out of the fault queue, oldest first."""
-        found = []
-        size = sizeof(FaultRecord)
-        head, tail = self._read(IommuRegisters.fqh), self._read(IommuRegisters.fqt)
-        while head != tail:
-            record = unpack(FaultRecord, self.memory.read(self._faults + head * size, size))
-            header = FaultHeader(record.header)
-            found.append(
-                FaultReport(
-                    cause=Cause(header.cause),
-                    kind=TransactionType(header.ttyp),
-                    device_id=header.did,
-                    pasid=header.pid if header.pv else None,
-                    supervisor=header.priv,
-                    iova=Iova(record.iotval),
-                    iotval2=record.iotval2,
-                )
-            )
-            head = head + 1 & (1 << _LOG2_ENTRIES) - 1
-        at = IommuRegisters.fqh
-        self._iommu.write_register(at.offset, head.to_bytes(at.length, "little"))
-        csr = RecordQueueCsr(self._read(IommuRegisters.fqcsr))
-        if csr.overflow or csr.memory_fault:
-            self.lost_faults += 1
-            self._write(IommuRegisters.fqcsr, csr)  # the error bits clear when they are written
-        return found
+        return [fault_report(record) for record in self._faults.take()]
+
+    def read_page_requests(self) -> list[PageReport]:
+        """Take every record out of the page-request queue, oldest first."""
+        return [page_report(record) for record in self._pages.take()]
 
     def walk(
         self, device_id: int, pasid: int | None, iova: Iova, access: Access = Access.READ
     ) -> Walk:
-        """What the tables in memory say about an Iova; changes and reports nothing."""
-        steps, line, fault = self._iommu.explain(Request(device_id, pasid, iova, access))
-        if line is None:
-            return Walk(steps, None, 0, fault)
-        return Walk(steps, Hpa(iova + line.delta), line.high - line.low, None)
+        """What the tables in memory say about an Iova, and what the caches still say.
+
+        Changes and reports nothing.
+        """
+        request = Request(device_id, pasid, iova, access)
+        steps, line, fault = self._iommu.explain(request)
+        known = self._iommu.cached(request)
+        return Walk(
+            steps=steps,
+            hpa=None if line is None else Hpa(iova + line.delta),
+            size=0 if line is None else line.high - line.low,
+            fault=fault,
+            cached=None if known is None else Hpa(iova + known.delta),
+            outdated=self._iommu.outdated(request),
+        )
 
     # The files that VMMs lend.
 
@@ -287,10 +292,7 @@ class HostIommu:
 
     def _enter(self, device_id: int) -> _Device:
         """Write the device context of a device that has none."""
-        low = 6 if self._can.msi_flat else 7
-        indices = [device_id >> low + 9, device_id >> low & 0x1FF]
-        table = self._descend(self._directory, indices, [])
-        context = Hpa(table + (device_id & (1 << low) - 1) * (64 if self._can.msi_flat else 32))
+        context = self.context(device_id)
         directory = self.frames.allocate()
         tc = TranslationControl()
         tc.v = tc.pdtv = True
@@ -303,13 +305,24 @@ class HostIommu:
         device = self._devices[device_id] = _Device(context, directory, [directory])
         return device
 
+    def context(self, device_id: int) -> Hpa:
+        """Where the device context of a device id stands.
+
+        Raises:
+            Exhausted: a table on the way is missing and no frame is left for it.
+        """
+        low = 6 if self._can.msi_flat else 7
+        indices = [device_id >> low + 9, device_id >> low & 0x1FF]
+        table = self._descend(self._directory, indices, [])
+        return Hpa(table + (device_id & (1 << low) - 1) * (64 if self._can.msi_flat else 32))
+
     def _leave(self, device_id: int) -> None:
         """Take the device context away with the last PASID."""
         device = self._devices[device_id]
         if device.users:
             return
         self.frames.words[self.frames.word(device.context)] = 0
-        gone = _command(Iodir(), opcode=Opcode.IODIR, dv=1, did=device_id)
+        gone = command(Iodir(), opcode=Opcode.IODIR, dv=1, did=device_id)
         self.submit(gone, invalidation(None))
         for frame in device.frames:
             self.frames.release(frame)
@@ -372,12 +385,12 @@ def invalidation(pscid: int | None, iova: int = 0, size: int = 0) -> int:
     return command
 
 
-def _command(word: Word, **fields: int) -> int:
+def command(word: Word, **fields: int) -> int:
     """A command with some of its fields."""
     for name, value in fields.items():
         setattr(word, name, value)
     return int(word)
 
 
-_INVALIDATION = _command(Iotinval(), opcode=Opcode.IOTINVAL)
-_FENCE = _command(Iofence(), opcode=Opcode.IOFENCE, av=1, pr=1, pw=1)
+_INVALIDATION = command(Iotinval(), opcode=Opcode.IOTINVAL)
+_FENCE = command(Iofence(), opcode=Opcode.IOFENCE, av=1, pr=1, pw=1)

@@ -14,7 +14,10 @@ from mdevemu.accel.hbm import Hbm, Partition
 from mdevemu.accel.scheduler import Flow, Scheduler
 from mdevemu.errors import ConfigError, RequestError, shown, unknown
 from mdevemu.iommu import Iommu, Port
+from mdevemu.iommu.ats import Invalidation, PageResponse
 from mdevemu.mdev.address_space import AddressSpace
+from mdevemu.mdev.attachment import OwnDevice
+from mdevemu.mdev.guest_pasids import GuestPasids
 from mdevemu.mdev.host_iommu import HostIommu
 from mdevemu.mdev.spec import MAX_WEIGHT, NAME_CHARACTERS, AcceleratorSpec, is_name
 from mdevemu.mdev.types import MdevType
@@ -57,19 +60,69 @@ class Parent:
         self.spec = spec
         self.trace = trace
         self.memory = PhysicalMemory()
-        self.iommu = Iommu(self.memory, trace)
+        self.mdevs: dict[str, Mdev] = {}
+        self.iommu = Iommu(self.memory, trace, fabric=self)
         self.host = HostIommu(self.iommu, self.memory)
         self.hbm = Hbm(self.memory, HBM_BASE, spec.hbm)
         self.engines = Engines([engine(each.name, each.operations) for each in spec.engines])
         self.scheduler = Scheduler(clock)
         self.types = {each.id: each for each in spec.types}
-        self.mdevs: dict[str, Mdev] = {}
 
     def available(self, kind: MdevType) -> int:
         """How many slices of a type could be created now."""
         used = sum(1 for mdev in self.mdevs.values() if mdev.type is kind)
         room = self.hbm.room_for(kind.hbm) if kind.hbm else kind.instances
         return max(0, min(kind.instances - used, room))
+
+    def step(self) -> bool:
+        """Do one piece of work, and pass page requests on; False when there is no work."""
+        busy = self.scheduler.step()
+        if self.host.asked:
+            self._pass_on()
+        return busy or self.scheduler.busy
+
+    def _pass_on(self) -> None:
+        """Give each page request to the guest whose directory it failed in."""
+        for page in self.host.read_page_requests():
+            mdev = self._by_device(page.device_id)
+            self.trace.emit(
+                "iommu.page_request",
+                mdev=mdev and mdev.name,
+                device_id=page.device_id,
+                pasid=page.pasid,
+                iova=page.iova,
+                read=page.read,
+                write=page.write,
+                group=page.group,
+            )
+            if mdev and page.pasid is not None:
+                mdev.personality.page_wanted(page.pasid, page.iova, page.group, write=page.write)
+
+    def owner(self, device_id: int, pasid: int | None) -> Mdev | None:
+        """The mdev behind a requester."""
+        shared = (each for each in self.mdevs.values() if each.space.pasid == pasid)
+        if device_id == self.spec.device_id:
+            return next(shared, None) if pasid is not None else None
+        return self._by_device(device_id)
+
+    def _by_device(self, device_id: int) -> Mdev | None:
+        """The mdev that has this device id to itself."""
+        own = (each for each in self.mdevs.values() if each.space.pasid is None)
+        return next((each for each in own if each.space.device_id == device_id), None)
+
+    # The IOMMU's messages to devices.
+
+    def respond(self, message: PageResponse) -> None:
+        """A page request group was answered."""
+        if mdev := self._by_device(message.rid):
+            mdev.personality.answered(message.index, message.code)
+
+    def invalidate(self, message: Invalidation) -> bool:
+        """Forget cached translations: our devices keep none, so that is done."""
+        self.iommu.invalidated()
+        return True
+
+    # Slices.
 
     def find(self, who: str) -> Mdev:
         """The mdev with this UUID or name.
@@ -121,10 +174,12 @@ class Parent:
             name=name or uuid,
             port=port,
             hbm=partition,
+            hbm_at=space.attached.hbm_at,
             queues=kind.queues,
             engines=self.engines,
             flow=flow,
             trace=self.trace,
+            pasids=self._guest_pasids(space, kind),
         )
         personality = PERSONALITIES[kind.personality](given)
         identity = dataclasses.replace(personality.identity, serial=uuids.UUID(uuid).int >> 64)
@@ -148,7 +203,7 @@ class Parent:
         self.trace.emit("mdev.removed", mdev=mdev.name, uuid=mdev.uuid)
 
     def _take(self, kind: MdevType) -> tuple[Partition | None, AddressSpace]:
-        """HBM for a slice, and a new PASID that reaches it and nothing else.
+        """HBM for a slice, and a place at the IOMMU that reaches it and nothing else.
 
         Raises:
             RequestError: the host or the machine has nothing left; nothing was taken.
@@ -157,12 +212,34 @@ class Parent:
             partition = self.hbm.create(kind.hbm) if kind.hbm else None
             if partition:
                 undo.callback(self.hbm.remove, partition)
-            space = AddressSpace(self.host, self.spec.device_id)
+            if kind.pasid_bits is None:
+                space = AddressSpace(self.host, self.spec.device_id)
+            else:
+                space = AddressSpace(self.host, self._free_device(), OwnDevice)
             undo.callback(space.close)
             if partition:
                 space.map_hbm(partition.base, partition.size)
             undo.pop_all()
         return partition, space
+
+    def _free_device(self) -> int:
+        """The lowest device id that nobody has.
+
+        Raises:
+            RequestError: there is none.
+        """
+        taken = {mdev.space.device_id for mdev in self.mdevs.values()} | {self.spec.device_id}
+        for device_id in range(self.spec.device_id + 1, 1 << 16):
+            if device_id not in taken:
+                return device_id
+        raise RequestError(errno.ENOSPC, "no device id is left")
+
+    def _guest_pasids(self, space: AddressSpace, kind: MdevType) -> GuestPasids | None:
+        """What a slice with PASIDs of its guest can do at the IOMMU."""
+        if kind.pasid_bits is None:
+            return None
+        assert isinstance(space.attached, OwnDevice)
+        return GuestPasids(self.iommu, space.attached, kind.pasid_bits)
 
     def set_weight(self, mdev: Mdev, weight: int) -> None:
         """Change a slice's share of the engines from its next turn on.

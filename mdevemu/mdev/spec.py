@@ -35,6 +35,8 @@ SIZE = re.compile(rf"(?P<number>[0-9]{{1,20}}) ?(?P<unit>{'|'.join(SIZES)})")
 MAX_HBM = 64 * GIB
 MAX_WEIGHT = 1000
 MAX_INSTANCES = 4096
+PASID_BITS = 8
+ATTACH_MODES = {"pasid": "a PASID of the accelerator", "rid": "a device id of its own"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,10 @@ class Table:
                 raise self.wrong(key, unknown("value", each, accepted))
         return tuple(value)
 
+    def has(self, key: str) -> bool:
+        """The operator gave this key."""
+        return key in self._given
+
     def wrong(self, key: str, what: str) -> ConfigError:
         """A refusal of one key's value."""
         return ConfigError(f"{self._where}: {key}", what)
@@ -148,7 +154,17 @@ ROOT_KEYS = frozenset({"accelerator", "engine", "type"})
 ACCELERATOR_KEYS = frozenset({"name", "device-id", "hbm"})
 ENGINE_KEYS = frozenset({"name", "operations"})
 TYPE_KEYS = frozenset(
-    {"name", "description", "personality", "hbm", "weight", "queues", "instances"}
+    {
+        "name",
+        "description",
+        "personality",
+        "hbm",
+        "weight",
+        "queues",
+        "instances",
+        "attach",
+        "pasid-bits",
+    }
 )
 
 
@@ -213,6 +229,16 @@ def _engine(table: Table) -> EngineSpec:
     return EngineSpec(table.name("name"), table.choices("operations", OPERATIONS))
 
 
+def _pasid_bits(table: Table) -> int | None:
+    """Width of a guest's PASIDs, in types that attach by a device id of their own."""
+    bits = table.number("pasid-bits", 1, 20, default=PASID_BITS)
+    if table.choice("attach", ATTACH_MODES, "pasid") == "rid":
+        return bits
+    if table.has("pasid-bits"):
+        raise table.wrong("pasid-bits", "is for types with attach = 'rid'")
+    return None
+
+
 def _type(table: Table, hbm: int) -> MdevType:
     found = MdevType(
         name=table.name("name"),
@@ -222,7 +248,10 @@ def _type(table: Table, hbm: int) -> MdevType:
         weight=table.number("weight", 1, MAX_WEIGHT, default=1),
         queues=table.number("queues", 1, MAX_QUEUES, default=4),
         instances=table.number("instances", 1, MAX_INSTANCES, default=MAX_INSTANCES),
+        pasid_bits=_pasid_bits(table),
     )
+    if found.attach == "rid" and found.personality != "native":
+        raise table.wrong("attach", f"the {found.personality} has no PASIDs to give to its guest")
     if found.hbm > hbm:
         raise table.wrong("hbm", f"{found.hbm} bytes of the {hbm} that the accelerator has")
     return found

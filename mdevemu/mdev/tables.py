@@ -1,6 +1,6 @@
-"""First-stage page tables in the host's memory, and the frames that they are made of.
+"""Page tables in the host's memory, and the frames that they are made of.
 
-Spec: RISC-V Privileged, Sv48
+Spec: RISC-V Privileged, Sv48, Sv48x4
 """
 
 from array import array
@@ -10,6 +10,8 @@ from mdevemu.units import PAGE, Hpa
 
 LEVELS = 4
 ENTRIES = 512
+WIDE = 4
+"""Frames of the root of a second stage: its addresses have two bits more."""
 # V, R, U, A and D: what every page of ours has; the host sets A and D itself.
 VALID = 1 << 0
 WRITABLE = 1 << 2
@@ -40,6 +42,7 @@ class Frames:
         self._next = 0
         self._count = ram.size // PAGE
         self._free: list[Hpa] = []
+        self._runs: list[Hpa] = []  # of WIDE frames, which are kept together
 
     def allocate(self) -> Hpa:
         """One frame, zeroed.
@@ -58,44 +61,56 @@ class Frames:
         return at
 
     def allocate_run(self, count: int) -> Hpa:
-        """``count`` adjacent frames, naturally aligned; ``count`` is a power of two."""
+        """``count`` adjacent frames, zeroed and naturally aligned; ``count`` is a power of two.
+
+        Raises:
+            Exhausted: there are not that many.
+        """
+        if count == WIDE and self._runs:
+            self.used += count
+            return self._runs.pop()
+        if self._next + 2 * count > self._count:
+            raise Exhausted
         while self._next % count:
             self._free.append(Hpa(self.base + self._next * PAGE))
             self._next += 1
         at = Hpa(self.base + self._next * PAGE)
         self._next += count
         self.used += count
-        assert self._next <= self._count
         return at
 
-    def release(self, at: Hpa) -> None:
-        """Take a frame back; it is zeroed at once."""
-        first = self.word(at)
-        self.words[first : first + ENTRIES] = _ZEROS
-        self.used -= 1
-        self._free.append(at)
+    def release(self, at: Hpa, count: int = 1) -> None:
+        """Take a frame, or a run of WIDE, back; it is zeroed at once."""
+        for frame in range(count):
+            first = self.word(at) + frame * ENTRIES
+            self.words[first : first + ENTRIES] = _ZEROS
+        self.used -= count
+        (self._free if count == 1 else self._runs).append(at)
 
     def word(self, at: Hpa) -> int:
         """Index of a physical address in ``words``."""
         return at - self.base >> 3
 
 
-class FirstStage:
-    """One Sv48 table: what it maps, in the largest pages that fit.
+class PageTable:
+    """One Sv48 or Sv48x4 table: what it maps, in the largest pages that fit.
 
     Attributes:
         root: physical address of the root table.
     """
 
-    def __init__(self, frames: Frames, limit: int) -> None:
+    def __init__(self, frames: Frames, limit: int, *, second: bool = False) -> None:
         """At most ``limit`` frames, so that one tenant leaves some to the others.
+
+        ``second`` makes it a second-stage table, whose root is four frames.
 
         Raises:
             Exhausted: there is no frame for the root.
         """
         self._frames = frames
         self._limit = limit
-        self.root = frames.allocate()
+        self._wide = WIDE if second else 1
+        self.root = frames.allocate_run(self._wide) if second else frames.allocate()
         self._valid: dict[Hpa, int] = {self.root: 0}  # table to its number of valid entries
 
     def map(self, iova: int, hpa: int, size: int, *, writable: bool) -> None:
@@ -128,16 +143,21 @@ class FirstStage:
 
     def close(self) -> None:
         """Give every frame back; the IOMMU has forgotten all of them."""
-        self.release(list(self._valid))
+        if self._valid.pop(self.root, None) is not None:
+            self.release(list(self._valid))
+            self._frames.release(self.root, self._wide)
+
+    def _entries(self, level: int) -> int:
+        return ENTRIES * (self._wide if level == LEVELS - 1 else 1)
 
     def _fill(self, table: Hpa, level: int, iova: int, hpa: int, size: int, bits: int) -> None:
         shift = 12 + 9 * level
         span = 1 << shift
         words, start = self._frames.words, self._frames.word(table)
         while size:
-            index = iova >> shift & ENTRIES - 1
+            index = iova >> shift & self._entries(level) - 1
             if size >= span and not (iova | hpa) & span - 1:
-                count = min(size >> shift, ENTRIES - index)
+                count = min(size >> shift, self._entries(level) - index)
                 first = hpa >> 2 | bits
                 step = span >> 2
                 pages = array("Q", range(first, first + count * step, step))
@@ -164,7 +184,7 @@ class FirstStage:
         span = 1 << shift
         words, start = self._frames.words, self._frames.word(table)
         while size:
-            index = iova >> shift & ENTRIES - 1
+            index = iova >> shift & self._entries(level) - 1
             at = start + index
             if level == 0:
                 count = min(size >> shift, ENTRIES - index)

@@ -17,6 +17,7 @@ class MdevType:
         weight: share of the engines against other slices.
         queues: how many it may use.
         instances: how many slices of this type there may be at once.
+        pasid_bits: width of the guest's own PASIDs; None attaches by one of the host's.
     """
 
     name: str
@@ -26,6 +27,12 @@ class MdevType:
     weight: int
     queues: int
     instances: int
+    pasid_bits: int | None = None
+
+    @property
+    def attach(self) -> str:
+        """How a slice sits in the IOMMU: ``pasid`` or ``rid``."""
+        return "pasid" if self.pasid_bits is None else "rid"
 
     @property
     def id(self) -> str:
@@ -40,5 +47,6 @@ class MdevType:
             f"hbm={self.hbm}",
             f"weight={self.weight}",
             f"queues={self.queues}",
+            f"attach={self.attach}",
         ]
         return "\n".join([*lines, self.description] if self.description else lines)

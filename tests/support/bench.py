@@ -19,6 +19,7 @@ BASE = {
     "type": [
         {"name": "native", "personality": "native", "hbm": "4MiB", "queues": 4},
         {"name": "adder", "personality": "adder"},
+        {"name": "rid", "hbm": "4MiB", "queues": 4, "attach": "rid", "pasid-bits": 20},
     ],
 }
 
@@ -77,7 +78,7 @@ class Bench:
     def work(self, limit=100_000):
         """Let the engines run until nothing is left to do."""
         for _ in range(limit):
-            if not self.parent.scheduler.step():
+            if not self.parent.step():
                 return
         raise AssertionError(f"still working after {limit} pieces")
 

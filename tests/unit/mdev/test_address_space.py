@@ -9,7 +9,8 @@ import pytest
 
 from mdevemu.errors import DmaFault, RequestError
 from mdevemu.iommu import Cause, capabilities_of
-from mdevemu.mdev.address_space import MAX_FILES, MAX_LENT, MAX_TABLES
+from mdevemu.mdev.address_space import MAX_FILES, MAX_LENT
+from mdevemu.mdev.attachment import MAX_TABLES
 from mdevemu.memory import Ram
 from mdevemu.units import GIB, HBM_IOVA, MIB, PAGE, Hpa, Iova
 from tests.support.host import Host, lent, ready

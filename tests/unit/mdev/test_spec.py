@@ -115,9 +115,29 @@ def test_type_is_described_as_the_kernel_does():
         f"hbm={128 * MIB}",
         "weight=3",
         "queues=8",
+        "attach=pasid",
         "Half of it",
     ]
-    assert small.details.splitlines()[-1] == "queues=4"
+    assert small.details.splitlines()[-2:] == ["queues=4", "attach=pasid"]
+
+
+def test_type_with_pasids_of_its_guest():
+    (kind,) = parse("lab.toml", GOOD | {"type": [{"name": "own", "attach": "rid"}]}).types
+    assert (kind.attach, kind.pasid_bits) == ("rid", 8)
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        ({"attach": "vf"}, "attach: unknown value 'vf'"),
+        ({"attach": "rid", "pasid-bits": 21}, "pasid-bits: 21 .accepted: a whole number from 1"),
+        ({"pasid-bits": 8}, "pasid-bits: is for types with attach = 'rid'"),
+        ({"attach": "rid", "personality": "adder"}, "attach: the adder has no PASIDs"),
+    ],
+)
+def test_attachment_that_cannot_be_is_refused(given, wrong):
+    with pytest.raises(ConfigError, match=wrong):
+        parse("lab.toml", GOOD | {"type": [{"name": "own"} | given]})
 
 
 # Refusals: file, table, key, what is wrong, what is accepted.
