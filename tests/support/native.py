@@ -77,7 +77,7 @@ class FaultRecord:
 def descriptor(name, flags=0, **values):
     """One command, as bytes; what is not given is zero."""
     fields = ["reserved0", "length", "source", "destination", "operand", "capacity"]
-    fields += ["reserved1", "cookie", "reserved2", "reserved3"]
+    fields += ["pasid", "cookie", "reserved2", "reserved3"]
     assert set(values) <= set(fields)
     code = CODE[name] if isinstance(name, str) else name
     return DESCRIPTOR.pack(code, flags, *(values.get(field, 0) for field in fields))

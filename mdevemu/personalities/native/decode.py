@@ -1,12 +1,19 @@
 """Hop 6, descriptor to command: everything that can be wrong with a descriptor is found here."""
 
+from collections.abc import Iterator
+
 from mdevemu.accel.operations import BY_CODE, Command, Entry, Extent, Status, extent
 from mdevemu.errors import CommandFault
 from mdevemu.personalities.native.layout import LOG2_MAX_TRANSFER, Descriptor, Flag
-from mdevemu.units import HBM_IOVA, Iova
+from mdevemu.units import Iova
 
 MAX_TRANSFER = 1 << LOG2_MAX_TRANSFER
 KNOWN_FLAGS = sum(Flag)
+
+HBM = Iova(1 << 65)
+"""Operands in HBM start here: beyond every address that a descriptor can name, or run up to."""
+
+PASID_VALID, PASID_MASK = 1 << 31, (1 << 20) - 1
 
 
 class HbmFault(CommandFault):
@@ -23,7 +30,7 @@ class HbmFault(CommandFault):
 
 
 def decode(descriptor: Descriptor, hbm_size: int) -> tuple[Entry, Command]:
-    """What a descriptor asks for, with HBM operands turned into Iovas; ``hbm_size`` in bytes.
+    """What a descriptor asks for; HBM operands are counted from ``HBM``, ``hbm_size`` is in bytes.
 
     Raises:
         CommandFault: with the status that the completion shall have.
@@ -33,7 +40,6 @@ def decode(descriptor: Descriptor, hbm_size: int) -> tuple[Entry, Command]:
         raise CommandFault(Status.UNKNOWN_OPERATION, f"operation {descriptor.operation}")
     reserved = (
         descriptor.reserved0,
-        descriptor.reserved1,
         descriptor.reserved2,
         descriptor.reserved3,
         descriptor.flags & ~KNOWN_FLAGS,
@@ -52,7 +58,7 @@ def decode(descriptor: Descriptor, hbm_size: int) -> tuple[Entry, Command]:
         count = extent(kind, length, capacity)
         if address + count > hbm_size:
             raise HbmFault(address, count, hbm_size)
-        return Iova(HBM_IOVA + address)
+        return Iova(HBM + address)
 
     return entry, Command(
         source=place(descriptor.source, entry.source, Flag.SOURCE_HBM),
@@ -61,3 +67,33 @@ def decode(descriptor: Descriptor, hbm_size: int) -> tuple[Entry, Command]:
         operand=place(descriptor.operand, entry.operand, Flag.OPERAND_HBM),
         capacity=capacity,
     )
+
+
+def pasid_of(descriptor: Descriptor, bits: int | None, bound: int | None) -> int | None:
+    """Whose addresses the operands are; None for the function's own, without a PASID.
+
+    ``bits`` is the width of the guest's PASIDs, None if it has none; ``bound`` the
+    PASID that the queue is bound to.
+
+    Raises:
+        CommandFault: INVALID_FIELD, a PASID that this descriptor cannot name.
+    """
+    if not descriptor.pasid:
+        return bound
+    pasid = descriptor.pasid & PASID_MASK
+    well_formed = descriptor.pasid == PASID_VALID | pasid
+    if bits is None or bound is not None or pasid >> bits or not well_formed:
+        raise CommandFault(Status.INVALID_FIELD, f"PASID field {descriptor.pasid:#x}")
+    return pasid
+
+
+def operands(entry: Entry, command: Command) -> Iterator[tuple[int, int, bool]]:
+    """What a command will reach outside HBM: (address, bytes, for writing)."""
+    for address, kind, write in (
+        (command.source, entry.source, False),
+        (command.operand, entry.operand, False),
+        (command.destination, entry.destination, True),
+    ):
+        count = extent(kind, command.length, command.capacity)
+        if count and address < HBM:
+            yield address, count, write

@@ -1,10 +1,10 @@
 """The native device as a whole: registers, doorbells, counters, faults."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from mdevemu.accel import Identity, Interface, Personality
-from mdevemu.accel.operations import Operation, Status
+from mdevemu.accel.operations import Command, Entry, Operation, Pieces, Status
 from mdevemu.accel.operations.cipher import MAX_AAD, TAG_BYTES, AesGcm
 from mdevemu.accel.operations.digest import SHA256_BYTES
 from mdevemu.errors import GuestFault
@@ -22,65 +22,29 @@ from mdevemu.personalities.native.layout import (
     DoorbellRegs,
     FaultCode,
     Flag,
+    Invalidate,
+    InvalidateKind,
     NativeRegs,
+    PageRequest,
+    PageRequestControl,
+    PageResponse,
+    PasidMode,
+    PasidTable,
     QueueControl,
     QueueState,
     Shadow,
     SqTail,
 )
+from mdevemu.personalities.native.memory import CountedMemory, Counters
+from mdevemu.personalities.native.paging import Paging
 from mdevemu.personalities.native.queue import Queue, QueueFault
 from mdevemu.registers import Bank, Slot, size_of
-from mdevemu.units import Iova
 
 REGISTERS_BAR, DOORBELLS_BAR, HBM_BAR = 0, 2, 4
 FAULT_VECTOR = 0
 
-
-@dataclass(slots=True)
-class Counters:
-    """What the monitoring page shows; counts since reset."""
-
-    completed: int = 0
-    failed: int = 0
-    bytes_read: int = 0
-    bytes_written: int = 0
-    interrupts: int = 0
-    doorbells: int = 0
-    faults: int = 0
-
-
-class CountedMemory:
-    """The port, with the bytes that operations move counted."""
-
-    def __init__(self, port: Port, counters: Counters) -> None:
-        self._port = port
-        self._counters = counters
-
-    def read(self, iova: Iova, length: int) -> bytes:
-        """Bytes at an address."""
-        data = self._port.read(iova, length)
-        self._counters.bytes_read += length
-        return data
-
-    def write(self, iova: Iova, data: bytes) -> None:
-        """Put bytes at an address."""
-        self._port.write(iova, data)
-        self._counters.bytes_written += len(data)
-
-    def copy(self, source: Iova, destination: Iova, length: int) -> None:
-        """Move bytes; without a copy in between where both sides are mapped."""
-        if length == 0:
-            return
-        ours = self._port.views(source, length, write=False)
-        theirs = self._port.views(destination, length, write=True)
-        first, second = ours[0], theirs[0]
-        direct = len(ours) == len(theirs) == 1
-        if direct and isinstance(first, memoryview) and isinstance(second, memoryview):
-            second[:] = first
-        else:
-            self._port.write(destination, self._port.read(source, length))
-        self._counters.bytes_read += length
-        self._counters.bytes_written += length
+PAGE_REQUEST_RING = 0xFFFF
+"""What a fault record has for a queue number if the page-request ring is meant."""
 
 
 class Native(Personality[NativeRegs]):
@@ -90,8 +54,17 @@ class Native(Personality[NativeRegs]):
     registers = NativeRegs
     interface = Interface(
         maps={REGISTERS_BAR: NativeRegs, DOORBELLS_BAR: DoorbellRegs},
-        structs=(Descriptor, Completion, Shadow, AesGcm),
-        codes=(DeviceState, QueueState, Operation, Status, FaultCode, Flag),
+        structs=(Descriptor, Completion, Shadow, AesGcm, PageRequest),
+        codes=(
+            DeviceState,
+            QueueState,
+            Operation,
+            Status,
+            FaultCode,
+            Flag,
+            PasidMode,
+            InvalidateKind,
+        ),
         numbers={
             "REGISTERS_BAR": REGISTERS_BAR,
             "DOORBELLS_BAR": DOORBELLS_BAR,
@@ -106,9 +79,9 @@ class Native(Personality[NativeRegs]):
 
     def start(self) -> None:
         self.counters = Counters()
-        self.memory = CountedMemory(self.port, self.counters)
         self._busy_before = self.slice.flow.busy_ns
         self._queues: dict[int, Queue] = {}
+        self.paging = Paging(self)
         self.lanes = [self.lane() for _ in range(self.queue_count)]
         self._doorbells = Bank(DoorbellRegs, _Doorbells(self))
         regs = self.regs
@@ -117,6 +90,10 @@ class Native(Personality[NativeRegs]):
         regs.capabilities.hbm = self.hbm_size > 0
         regs.operations.available = sum(1 << code for code in self.slice.engines.operations)
         regs.hbm_size.bytes = self.hbm_size
+        if self.pasid_bits is not None:
+            regs.pasid_capabilities.bits = self.pasid_bits
+            regs.pasid_capabilities.page_requests = True
+        self._use_directory(PasidMode.OFF, 0)
 
     @property
     def queue_count(self) -> int:
@@ -131,6 +108,11 @@ class Native(Personality[NativeRegs]):
     def hbm_size(self) -> int:
         """Bytes of HBM in this slice."""
         return self.slice.hbm.size if self.slice.hbm else 0
+
+    @property
+    def pasid_bits(self) -> int | None:
+        """Width of the guest's PASIDs, None if it has none."""
+        return self.slice.pasids.bits if self.slice.pasids else None
 
     @property
     def bars(self) -> Sequence[Bar]:
@@ -239,6 +221,61 @@ class Native(Personality[NativeRegs]):
         regs.hbm_bytes.value = self.hbm_size
         regs.weight.value = flow.weight
 
+    # Commands.
+
+    def execute(self, entry: Entry, command: Command, port: Port) -> Pieces:
+        """Do a command whose operands are addresses of ``port``."""
+        memory = CountedMemory(port, self.port, self.slice.hbm_at, self.counters)
+        return entry.run(memory, command)
+
+    def operand_address(self, address: int) -> int:
+        """An address that faulted, as the descriptor named it."""
+        offset = address - self.slice.hbm_at
+        return offset if 0 <= offset < self.hbm_size else address
+
+    # PASIDs of the guest.
+
+    def _use_directory(self, mode: PasidMode, base: int) -> None:
+        if self.slice.pasids:
+            self.slice.pasids.set_directory(mode, base)
+
+    @NativeRegs.pasid_table.written
+    def _point(self, table: PasidTable) -> None:
+        self._use_directory(table.mode, table.page << 12)
+
+    @NativeRegs.invalidate.written
+    def _invalidate(self, wanted: Invalidate) -> None:
+        pasids = self.slice.pasids
+        if pasids is None:
+            return
+        which = None if wanted.all else wanted.id
+        match wanted.kind:
+            case InvalidateKind.CONTEXT:
+                pasids.invalidate_process(wanted.id)
+            case InvalidateKind.SPACE:
+                pasids.invalidate_pages(which, None)
+            case InvalidateKind.PAGE:
+                pasids.invalidate_pages(which, self.regs.invalidate_address.address)
+            case InvalidateKind.NOTHING:
+                pass
+
+    @NativeRegs.page_request_control.written
+    def _switch_page_requests(self, control: PageRequestControl) -> None:
+        if not self.paging.switch():
+            control.enable = False
+            raise QueueFault(FaultCode.QUEUE_CONFIG, PAGE_REQUEST_RING, int(control), 0)
+
+    @NativeRegs.page_response.written
+    def _respond(self, response: PageResponse) -> None:
+        if self.slice.pasids:
+            self.slice.pasids.respond(response.pasid, response.group, response.code)
+
+    def page_wanted(self, pasid: int, iova: int, group: int, *, write: bool) -> None:
+        self.paging.wanted(pasid, iova, group, write=write)
+
+    def answered(self, group: int, code: int) -> None:
+        self.paging.answered(group, code)
+
     # Interrupts and faults.
 
     def raise_vector(self, vector: int) -> None:
@@ -259,7 +296,7 @@ class Native(Personality[NativeRegs]):
         regs, code = self.regs, FaultCode(fault.code)
         if code in (FaultCode.RING_READ, FaultCode.COMPLETION_WRITE, FaultCode.SHADOW_ACCESS):
             self._fail(fault.queue, code)
-        elif code is FaultCode.QUEUE_CONFIG:
+        elif code is FaultCode.QUEUE_CONFIG and fault.queue < MAX_QUEUES:
             regs.queue_control[fault.queue].enable = False
         if regs.fault_status.valid:
             regs.fault_status.overflow = True

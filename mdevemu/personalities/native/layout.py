@@ -175,6 +175,90 @@ class RingIndex(Word, width=32):
     index = bits(31, 0, Access.RO)
 
 
+class PasidCapabilities(Word, width=32):
+    """Whether the guest has PASIDs of its own; all zero if not."""
+
+    bits = bits(4, 0, Access.RO)
+    page_requests = bit(8, Access.RO)
+
+
+class PasidMode(enum.IntEnum):
+    """Levels of the process directory, as RISC-V's pdtp.MODE has them."""
+
+    OFF = 0
+    PD8 = 1
+    PD17 = 2
+    PD20 = 3
+
+
+class PasidTable(Word, width=64):
+    """The guest's process directory; a write takes effect at once."""
+
+    mode = code(1, 0, PasidMode)
+    page = bits(63, 12)
+
+
+class InvalidateAddress(Word, width=64):
+    """The virtual address that the next ``invalidate`` names."""
+
+    address = bits(63, 0)
+
+
+class InvalidateKind(enum.IntEnum):
+    """What the guest changed in its tables."""
+
+    NOTHING = 0
+    CONTEXT = 1
+    SPACE = 2
+    PAGE = 3
+
+
+class Invalidate(Word, width=32):
+    """Forget what was cached; it has happened when the write is over.
+
+    CONTEXT: the process context of PASID ``id``.  SPACE: all of the soft context
+    (PSCID) ``id``, of every one with ``all``.  PAGE: one address of it.
+    """
+
+    kind = code(1, 0, InvalidateKind, Access.WO)
+    all = bit(2, Access.WO)
+    id = bits(31, 12, Access.WO)
+
+
+class PageRequestSize(Word, width=32):
+    """The page-request ring has 2**log2_entries entries."""
+
+    log2_entries = bits(4, 0)
+
+
+class PageRequestControl(Word, width=32):
+    """Switches page requests on; base and size are read at that moment."""
+
+    enable = bit(0)
+    vector = bits(31, 16)
+
+
+class PageRequestHead(Word, width=32):
+    """Index up to which the driver has taken page requests."""
+
+    index = bits(31, 0)
+
+
+class PageResponse(Word, width=64):
+    """Answers a page request; code 0 is success, 1 invalid, 15 failure."""
+
+    group = bits(8, 0, Access.WO)
+    pasid = bits(31, 12, Access.WO)
+    code = bits(35, 32, Access.WO)
+
+
+class QueuePasid(Word, width=32):
+    """With ``user``, rings and operands of the queue are addresses of this PASID."""
+
+    pasid = bits(19, 0)
+    user = bit(31)
+
+
 class NativeRegs(RegisterMap, size=0x10000):
     """BAR0."""
 
@@ -191,6 +275,17 @@ class NativeRegs(RegisterMap, size=0x10000):
     fault_cause = Reg(0x044, FaultCause)
     fault_address = Reg(0x048, FaultAddress)
     fault_index = Reg(0x050, FaultIndex)
+
+    pasid_capabilities = Reg(0x060, PasidCapabilities)
+    pasid_table = Reg(0x068, PasidTable)
+    invalidate_address = Reg(0x070, InvalidateAddress)
+    invalidate = Reg(0x078, Invalidate)
+    page_request_base = Reg(0x080, Address)
+    page_request_size = Reg(0x088, PageRequestSize)
+    page_request_control = Reg(0x08C, PageRequestControl)
+    page_request_tail = Reg(0x090, RingIndex)
+    page_request_head = Reg(0x094, PageRequestHead)
+    page_response = Reg(0x098, PageResponse)
 
     completed = Reg(0x1000, Counter)
     failed = Reg(0x1008, Counter)
@@ -211,6 +306,7 @@ class NativeRegs(RegisterMap, size=0x10000):
     queue_status = Array(QUEUES_AT + 0x20, QueueStatus, count=MAX_QUEUES, stride=QUEUE_STRIDE)
     queue_sq_head = Array(QUEUES_AT + 0x24, RingIndex, count=MAX_QUEUES, stride=QUEUE_STRIDE)
     queue_cq_tail = Array(QUEUES_AT + 0x28, RingIndex, count=MAX_QUEUES, stride=QUEUE_STRIDE)
+    queue_pasid = Array(QUEUES_AT + 0x2C, QueuePasid, count=MAX_QUEUES, stride=QUEUE_STRIDE)
 
 
 class SqTail(Word, width=32):
@@ -242,7 +338,10 @@ class Flag(enum.IntFlag):
 
 
 class Descriptor(Struct):
-    """One command, 64 bytes.  Reserved members must be zero."""
+    """One command, 64 bytes.  Reserved members must be zero.
+
+    ``pasid``: bit 31 says that operands are addresses of the PASID in bits 19:0.
+    """
 
     operation: u8
     flags: u8
@@ -252,7 +351,7 @@ class Descriptor(Struct):
     destination: u64
     operand: u64
     capacity: u32
-    reserved1: u32
+    pasid: u32
     cookie: u64
     reserved2: u64
     reserved3: u64
@@ -272,6 +371,18 @@ class Completion(Struct):
     cause: u16
     status: u16
     phase: u16
+
+
+class PageRequest(Struct):
+    """A page that the device wants, 16 bytes; answer it in ``page_response``.
+
+    ``flags``: bit 0 it will be read, bit 1 it will be written.
+    """
+
+    address: u64
+    pasid: u32
+    group: u16
+    flags: u16
 
 
 class Shadow(Struct):

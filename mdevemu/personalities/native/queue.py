@@ -7,7 +7,7 @@ from mdevemu.accel import CompletionRing, Popped, Ring, Work
 from mdevemu.accel.operations import Status
 from mdevemu.errors import CommandFault, DmaFault
 from mdevemu.layout import members_of, sizeof, unpack
-from mdevemu.personalities.native.decode import HbmFault, decode
+from mdevemu.personalities.native.decode import HbmFault, decode, operands, pasid_of
 from mdevemu.personalities.native.layout import (
     LOG2_MAX_ENTRIES,
     Completion,
@@ -67,13 +67,20 @@ class Queue:
         self._shadow = Iova(bases[2]) if control.event_index else None
         if not 1 <= log2 <= LOG2_MAX_ENTRIES or control.vector >= device.vectors:
             raise self._fault(FaultCode.QUEUE_CONFIG, log2, 0)
+        binding = regs.queue_pasid[number]
+        self._pasid = binding.pasid if binding.user else None
+        self._port = device.port
+        if self._pasid is not None:
+            if device.pasid_bits is None or self._pasid >> device.pasid_bits:
+                raise self._fault(FaultCode.QUEUE_CONFIG, int(binding), 0)
+            self._port = device.port.tagged(self._pasid)
         sizes = sizeof(Descriptor), sizeof(Completion), sizeof(Shadow) if control.event_index else 1
         for base, size in zip(bases, sizes, strict=True):
             if base % size:
                 raise self._fault(FaultCode.QUEUE_CONFIG, base, 0)
-        self.ring = Ring(device.port, Iova(bases[0]), 1 << log2, Descriptor)
+        self.ring = Ring(self._port, Iova(bases[0]), 1 << log2, Descriptor)
         self.completions = CompletionRing[Completion](
-            device.port, Iova(bases[1]), 1 << log2, Completion
+            self._port, Iova(bases[1]), 1 << log2, Completion
         )
         self.lane = device.lanes[number]
         self._show(QueueState.RUNNING)
@@ -143,15 +150,20 @@ class Queue:
         status = Status.SUCCESS
         try:
             entry, command = decode(descriptor, device.hbm_size)
+            pasid = pasid_of(descriptor, device.pasid_bits, self._pasid)
             engine = device.slice.engines.pick(entry.code)
             if engine is None:
                 raise CommandFault(Status.UNKNOWN_OPERATION, f"no engine does {entry.code.name}")
             engine.commands += 1
             self.lane.meter = engine
-            result = yield from entry.run(device.memory, command)
+            port = device.port if pasid is None else device.port.tagged(pasid)
+            if pasid is not None and device.paging.on:
+                wanted = operands(entry, command)
+                yield from device.paging.supply(self.lane, self.number, port, wanted)
+            result = yield from device.execute(entry, command, port)
         except DmaFault as fault:
             status = Status.WRITE_FAULT if fault.write else Status.READ_FAULT
-            address, cause = fault.address, fault.cause
+            address, cause = device.operand_address(fault.address), fault.cause
         except HbmFault as fault:
             status, address = Status(fault.code), fault.address
         except CommandFault as fault:
@@ -179,7 +191,7 @@ class Queue:
         """With an event index: ask for a doorbell at the next command; maybe one came meanwhile."""
         if self._shadow is None:
             return False
-        port = self._device.port
+        port = self._port
         try:
             event = Iova(self._shadow + SHADOW["sq_event"])
             port.write(event, self.ring.head.to_bytes(4, "little"))
@@ -197,7 +209,7 @@ class Queue:
         if self._shadow is None:
             return False
         try:
-            shadow = unpack(Shadow, self._device.port.read(self._shadow, sizeof(Shadow)))
+            shadow = unpack(Shadow, self._port.read(self._shadow, sizeof(Shadow)))
         except DmaFault as fault:
             raise self._dma(FaultCode.SHADOW_ACCESS, self.ring.head, fault) from None
         try:

@@ -229,9 +229,9 @@ def test_operation_that_no_engine_does_is_unknown(name):
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-@pytest.mark.parametrize("field", ["reserved0", "reserved1", "reserved2", "reserved3"])
+@pytest.mark.parametrize("field", ["reserved0", "reserved2", "reserved3"])
 def test_each_bit_of_a_reserved_field_is_refused(driver, name, field):
-    width = {"reserved0": 16, "reserved1": 32}.get(field, 64)
+    width = {"reserved0": 16}.get(field, 64)
     for bit in (0, width // 2, width - 1):
         done = driver.run(name, length=64, destination=DESTINATION, **{field: 1 << bit})
         assert (done.status, done.result) == (INVALID_FIELD, 0)

@@ -277,7 +277,8 @@ def test_submission_between_event_index_and_last_look_is_not_lost(driver):
             queue.write(pending.pop(0))
             driver.ram.write(queue.shadow, queue.tail.to_bytes(4, "little"))
 
-    device.port = Watched(device.port, queue.shadow + 4, slip_in)
+    behind = device._queues[0]
+    behind._port = Watched(device.port, queue.shadow + 4, slip_in)
     queue.submit(nop(1))
     driver.bench.work()
     assert [done.cookie for done in queue.reap()] == [1, 2, 3]

@@ -1,0 +1,66 @@
+"""What the native device's operations work on: the address space of one command."""
+
+from dataclasses import dataclass
+
+from mdevemu.iommu.port import Port
+from mdevemu.personalities.native.decode import HBM
+from mdevemu.units import Iova
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the monitoring page shows; counts since reset."""
+
+    completed: int = 0
+    failed: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    interrupts: int = 0
+    doorbells: int = 0
+    faults: int = 0
+
+
+class CountedMemory:
+    """Operands of a command: its own addresses by one port, HBM by another, bytes counted."""
+
+    def __init__(self, port: Port, hbm: Port, hbm_at: int, counters: Counters) -> None:
+        """HBM starts at ``hbm_at`` of the port ``hbm``."""
+        self._port = port
+        self._hbm = hbm
+        self._shift = hbm_at - HBM
+        self._counters = counters
+
+    def read(self, iova: Iova, length: int) -> bytes:
+        """Bytes at an address."""
+        port, at = self._place(iova)
+        data = port.read(at, length)
+        self._counters.bytes_read += length
+        return data
+
+    def write(self, iova: Iova, data: bytes) -> None:
+        """Put bytes at an address."""
+        port, at = self._place(iova)
+        port.write(at, data)
+        self._counters.bytes_written += len(data)
+
+    def copy(self, source: Iova, destination: Iova, length: int) -> None:
+        """Move bytes; without a copy in between where both sides are mapped."""
+        if length == 0:
+            return
+        (here, start), (there, end) = self._place(source), self._place(destination)
+        ours = here.views(start, length, write=False)
+        theirs = there.views(end, length, write=True)
+        first, second = ours[0], theirs[0]
+        direct = len(ours) == len(theirs) == 1
+        if direct and isinstance(first, memoryview) and isinstance(second, memoryview):
+            second[:] = first
+        else:
+            there.write(end, here.read(start, length))
+        self._counters.bytes_read += length
+        self._counters.bytes_written += length
+
+    def _place(self, iova: Iova) -> tuple[Port, Iova]:
+        """By which port an operand is reached, and at which address of it."""
+        if iova < HBM:
+            return self._port, iova
+        return self._hbm, Iova(iova + self._shift)
