@@ -5,24 +5,18 @@ import os
 import signal
 import socket
 import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from mdevemu.control import Argument, Command, Control
 from mdevemu.errors import ConfigError
+from mdevemu.inspection import Inspection
 from mdevemu.loop import Loop
 from mdevemu.mdev.parent import Mdev, Parent
 from mdevemu.mdev.spec import AcceleratorSpec
 from mdevemu.mdev.types import DEVICE_API
 from mdevemu.trace import Event, Trace
-from mdevemu.units import Iova
 from mdevemu.vfio_user.server import Server
-
-FAULTS_KEPT = 4096
-"""How many fault records ``query-faults`` can still show."""
 
 CONTROL_SOCKET = "control.sock"
 
@@ -45,11 +39,11 @@ class Emulator:
         self.parent = Parent(spec, self.trace, clock)
         self._runtime = runtime
         self._servers: dict[str, Server] = {}
-        self._faults: deque[tuple[str | None, dict[str, Any]]] = deque(maxlen=FAULTS_KEPT)
-        self._reported = 0
+        self.inspection = Inspection(self.parent, self._tell)
         _make_private(runtime)
         self._loop = Loop(clock)
         self._loop.work(self._work)
+        self._loop.alarms(self.parent.scheduler.ring_due)
         self.control = Control(runtime / CONTROL_SOCKET, self._loop, self._commands())
         self.trace.listen(self._heard)
 
@@ -83,32 +77,13 @@ class Emulator:
         self._loop.close()
 
     def _work(self) -> bool:
-        busy = self.parent.scheduler.step()
+        busy = self.parent.step()
         if self.parent.host.faulted:
-            self._collect_faults()
+            self.inspection.collect()
         return busy
 
-    def _collect_faults(self) -> None:
-        """Take what the IOMMU reported out of its queue."""
-        for record in self.parent.host.read_faults():
-            owners = (m for m in self.parent.mdevs.values() if m.space.pasid == record.pasid)
-            owner = next(owners, None)
-            self._reported += 1
-            fault = {
-                "sequence": self._reported,
-                "mdev": owner and owner.name,
-                "device-id": record.device_id,
-                "pasid": record.pasid,
-                "cause": int(record.cause),
-                "cause-name": record.cause.title,
-                "ttyp": int(record.kind),
-                "ttyp-name": record.kind.title,
-                "iova": record.iova,
-                "iova-hex": hex(record.iova),
-            }
-            # A later mdev may have the same name, or the same PASID.
-            self._faults.append((owner.uuid if owner else None, fault))
-            self.control.event("IOMMU_FAULT", fault)
+    def _tell(self, name: str, facts: Mapping[str, object]) -> None:
+        self.control.event(name, facts)
 
     def _heard(self, event: Event) -> None:
         """Tell control clients of VMMs that come and go."""
@@ -119,8 +94,6 @@ class Emulator:
     # Commands of the control socket.
 
     def _commands(self) -> list[Command]:
-        mdev = Argument("mdev")
-        any_mdev = Argument("mdev", optional=True)
         return [
             Command("query-status", lambda: {"status": "running", "running": True}),
             Command("query-accelerator", self._query_accelerator),
@@ -142,9 +115,8 @@ class Emulator:
                 [Argument("uuid"), Argument("force", "bool", True)],
             ),
             Command("set-weight", self._set_weight, [Argument("uuid"), Argument("weight", "int")]),
-            Command("query-counters", self._query_counters, [any_mdev]),
-            Command("query-faults", self._query_faults, [Argument("since", "int", True), any_mdev]),
-            Command("walk-iova", self._walk, [mdev, Argument("iova", "int")]),
+            Command("query-counters", self._query_counters, [Argument("mdev", optional=True)]),
+            *self.inspection.commands(),
             Command("quit", self._quit),
         ]
 
@@ -193,7 +165,8 @@ class Emulator:
             "name": mdev.name,
             "type": mdev.type.id,
             "personality": mdev.type.personality,
-            "device-id": self.parent.spec.device_id,
+            "attach": mdev.type.attach,
+            "device-id": mdev.space.device_id,
             "pasid": mdev.space.pasid,
             "socket": str(self._servers[mdev.uuid].path),
             "weight": mdev.flow.weight,
@@ -230,7 +203,7 @@ class Emulator:
 
     def _remove(self, mdev: Mdev) -> None:
         self._servers.pop(mdev.uuid).close()
-        self._collect_faults()  # while its PASID is still its own
+        self.inspection.collect()  # while its PASID is still its own
         self.parent.remove(mdev)
         self.control.event("MDEV_REMOVED", {"uuid": mdev.uuid, "name": mdev.name})
 
@@ -245,33 +218,6 @@ class Emulator:
             | {"busy-ns": each.flow.busy_ns, "hbm-bytes": each.type.hbm}
             for each in chosen
         ]
-
-    def _query_faults(self, since: int = 0, mdev: str | None = None) -> list[dict[str, Any]]:
-        self._collect_faults()
-        chosen = self.parent.find(mdev).uuid if mdev else None
-        return [
-            fault
-            for uuid, fault in self._faults
-            if fault["sequence"] > since and chosen in (None, uuid)
-        ]
-
-    def _walk(self, mdev: str, iova: int) -> dict[str, object]:
-        if not 0 <= iova < 1 << 64:
-            raise ConfigError("iova", f"{iova} (accepted: 0 to {(1 << 64) - 1:#x})")
-        found = self.parent.find(mdev)
-        device_id, pasid = self.parent.spec.device_id, found.space.pasid
-        walk = self.parent.host.walk(device_id, pasid, Iova(iova))
-        return {
-            "mdev": found.name,
-            "device-id": device_id,
-            "pasid": pasid,
-            "iova": iova,
-            "steps": [asdict(step) for step in walk.steps],
-            "hpa": walk.hpa,
-            "size": walk.size,
-            "cause": int(walk.fault.cause) if walk.fault else None,
-            "cause-name": walk.fault.cause.title if walk.fault else None,
-        }
 
     def _quit(self) -> dict[str, object]:
         self._loop.stop()

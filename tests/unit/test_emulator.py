@@ -174,6 +174,7 @@ def test_mdev_is_created_with_a_socket_of_its_own(serving, control):
         "name": "red",
         "type": "mdevemu-native",
         "personality": "native",
+        "attach": "pasid",
         "device-id": 0x123,
         "pasid": mdev["pasid"],
         "socket": str(serving.runtime / f"mdev-{uuid}.sock"),
