@@ -67,6 +67,9 @@ class Emulator:
             self.close()
             wakeups.close()
             woken.close()
+            # One more signal while the interpreter goes down must not look like a crash.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
 
     def close(self) -> None:
         """Remove every mdev and socket."""
