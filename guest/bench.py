@@ -8,7 +8,7 @@ from guest.access import Access, Buffer
 from guest.benches import Run
 from guest.driver import Device
 from guest.protocol import Message
-from guest.queue import Queue, Rings
+from guest.queue import Queue, Rings, User
 
 __all__ = ["Bench", "Run", "operation_name", "status_name"]
 
@@ -54,6 +54,7 @@ class Bench:
         event_index: bool = False,
         interrupts: bool = True,
         rings: Rings | None = None,
+        user: User | None = None,
     ) -> Queue:
         """A running queue; interrupts with vector 1 + its number, if there is that vector.
 
@@ -69,6 +70,7 @@ class Bench:
             vector=vector if interrupts and vector < self.access.vectors else None,
             event_index=event_index and self.device.event_index,
             rings=rings,
+            user=user,
         )
 
     def keep(self, queue: Queue) -> None:
@@ -86,6 +88,7 @@ class Bench:
             "hbm": device.hbm,
             "operations": [operation_name(code) for code in device.operations],
             "event-index": device.event_index,
+            "pasid-bits": device.pasid_bits,
             "vectors": self.access.vectors,
             "bars": {str(bar): size for bar in range(6) if (size := self.access.size(bar))},
         }

@@ -66,6 +66,8 @@ class Device:
         hbm: bytes of its HBM.
         operations: codes that it executes.
         event_index: it can be driven without a doorbell per command.
+        pasid_bits: width of the PASIDs that are ours to give; 0 if there are none.
+        page_requests: it can ask for a page that is missing.
     """
 
     def __init__(self, access: Access) -> None:
@@ -87,6 +89,9 @@ class Device:
         self.max_transfer = 1 << field(capabilities, native.CAPABILITIES_LOG2_MAX_TRANSFER)
         self.event_index = bool(field(capabilities, native.CAPABILITIES_EVENT_INDEX))
         self.hbm = self.read64(native.HBM_SIZE)
+        pasids = self.read32(native.PASID_CAPABILITIES)
+        self.pasid_bits = field(pasids, native.PASID_CAPABILITIES_BITS)
+        self.page_requests = bool(field(pasids, native.PASID_CAPABILITIES_PAGE_REQUESTS))
         offered = self.read64(native.OPERATIONS)
         self.operations = [code for code in range(64) if offered >> code & 1]
         self.reset()

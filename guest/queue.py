@@ -25,6 +25,7 @@ class Command(NamedTuple):
         length: bytes of the source (or of the destination, for fill).
         capacity: bytes of the destination, for operations that say how much they wrote.
         cookie: comes back in the completion.
+        pasid: the descriptor's PASID field; see ``of_process``.
         reserved: what the reserved fields hold, to be refused.
     """
 
@@ -36,7 +37,13 @@ class Command(NamedTuple):
     capacity: int = 0
     flags: int = 0
     cookie: int = 0
-    reserved: tuple[int, int, int, int] = (0, 0, 0, 0)
+    pasid: int = 0
+    reserved: tuple[int, int, int] = (0, 0, 0)
+
+
+def of_process(pasid: int) -> int:
+    """The PASID field of a descriptor whose operands are addresses of a process."""
+    return bits(1, native.QUEUE_PASID_USER) | pasid
 
 
 class Completion(NamedTuple):
@@ -67,6 +74,17 @@ class Rings(NamedTuple):
     shadow: int
 
 
+class User(NamedTuple):
+    """The process that a queue belongs to.
+
+    Attributes:
+        base: the virtual address at which the process has the queue's memory.
+    """
+
+    pasid: int
+    base: int
+
+
 class Queue:
     """A running queue.  One thread uses it.
 
@@ -88,11 +106,13 @@ class Queue:
         vector: int | None = None,
         event_index: bool = False,
         rings: Rings | None = None,
+        user: User | None = None,
     ) -> None:
         """Set the queue up and start it.
 
         ``vector`` is the MSI-X vector it interrupts with.  ``rings`` puts the device's
-        pointers elsewhere than to our memory, to see it fault.
+        pointers elsewhere than to our memory, to see it fault.  With ``user`` the rings and
+        operands are addresses of that process; map ``memory`` there before the first command.
         """
         self.device = device
         self.number = number
@@ -113,18 +133,15 @@ class Queue:
         self._shadow_base = descriptors + completions
         self.memory: Buffer = device.access.allocate(self._shadow_base + PAGE)
         self._view = self.memory.view
-        self.rings = rings or Rings(
-            self.memory.iova,
-            self.memory.iova + self._completion_base,
-            self.memory.iova + self._shadow_base,
-        )
+        base = self.memory.iova if user is None else user.base
+        self.rings = rings or Rings(base, base + self._completion_base, base + self._shadow_base)
         self._tail = 0  # index of the next descriptor
         self._head = 0  # index of the next completion
         self._rung = 0  # tail that the device was last told
         self._block = native.QUEUE_BASE + number * native.QUEUE_STRIDE
-        self._start(log2_entries, vector)
+        self._start(log2_entries, vector, user)
 
-    def _start(self, log2_entries: int, vector: int | None) -> None:
+    def _start(self, log2_entries: int, vector: int | None, user: User | None) -> None:
         device, block = self.device, self._block
         device.write64(block + native.QUEUE_SQ_BASE, self.rings.descriptors)
         device.write64(block + native.QUEUE_CQ_BASE, self.rings.completions)
@@ -132,6 +149,9 @@ class Queue:
         device.write32(
             block + native.QUEUE_SIZE, bits(log2_entries, native.QUEUE_SIZE_LOG2_ENTRIES)
         )
+        if device.pasid_bits:
+            binding = 0 if user is None else of_process(user.pasid)
+            device.write32(block + native.QUEUE_PASID, binding)
         control = bits(1, native.QUEUE_CONTROL_ENABLE)
         control |= bits(int(self._event_index), native.QUEUE_CONTROL_EVENT_INDEX)
         if vector is not None:
@@ -177,7 +197,7 @@ class Queue:
         """
         assert fetched or self.outstanding < self.entries, "the descriptor ring is full"
         index = self._tail
-        first, second, third, fourth = command.reserved
+        first, second, third = command.reserved
         native.DESCRIPTOR.pack_into(
             self._view,
             index % self.entries * native.DESCRIPTOR.size,
@@ -189,10 +209,10 @@ class Queue:
             command.destination,
             command.operand,
             command.capacity,
-            second,
+            command.pasid,
             command.cookie,
+            second,
             third,
-            fourth,
         )
         self._tail = (index + 1) % _MODULO
         self.submitted += 1

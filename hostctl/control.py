@@ -1,9 +1,13 @@
 """The emulator's control socket as functions with typed answers."""
 
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hostctl import iommu
 from hostctl.errors import HostError
+from hostctl.iommu import Context, Fault, IommuCounters, PageRequest, Walk
 from hostctl.qmp import Qmp
 from hostctl.tables import Table
 
@@ -12,11 +16,19 @@ def nonsense(where: str, wrong: str) -> HostError:
     return HostError(f"the emulator's reply makes no sense: {where} {wrong}")
 
 
+_PARSERS: Mapping[str, Callable[[Table], Fault | PageRequest]] = {
+    "IOMMU_FAULT": iommu.fault,
+    "IOMMU_PAGE_REQUEST": iommu.page_request,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Mdev:
     """An mdev as the emulator describes it.
 
     Attributes:
+        attach: how it sits in the IOMMU: pasid or rid.
+        pasid: None if its guest has PASIDs of its own.
         socket: path of its vfio-user socket.
         hbm_base: where its HBM begins, in bytes from the start of the accelerator's.
         hbm_size: bytes; 0 if its type has none.
@@ -27,33 +39,19 @@ class Mdev:
     name: str
     type: str
     personality: str
+    attach: str
     device_id: int
-    pasid: int
+    pasid: int | None
     socket: str
     weight: int
     hbm_base: int
     hbm_size: int
     attached: bool
 
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A record of the IOMMU's fault queue.
-
-    Attributes:
-        sequence: counts all of them, from 1.
-        pasid: None if the access carried none.
-        mdev: name of the mdev that the requester belongs to; empty if there is none.
-    """
-
-    sequence: int
-    mdev: str
-    device_id: int
-    pasid: int | None
-    cause: int
-    cause_name: str
-    kind: str
-    iova: int
+    @property
+    def place(self) -> str:
+        """What tells its accesses from those of others."""
+        return f"device {self.device_id:#06x}" if self.pasid is None else f"PASID {self.pasid}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,60 +91,6 @@ class Type:
     queues: int
 
 
-@dataclass(frozen=True, slots=True)
-class WalkStep:
-    """One table entry that a translation went through.
-
-    Attributes:
-        table: which table: DDT, DC, PDT, PC, first or second.
-        level: of the table; 0 is the last.
-        address: Hpa of the entry.
-        raw: the entry; of a context its first doubleword.
-        flags: its bits by name.
-        leaf: the translation ends with it.
-    """
-
-    table: str
-    level: int
-    index: int
-    address: int
-    raw: int
-    flags: tuple[str, ...]
-    leaf: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Walk:
-    """How an Iova is translated.
-
-    Attributes:
-        hpa: where it leads; None if it faults, and then ``cause`` says why.
-        size: bytes of the page.
-    """
-
-    mdev: str
-    device_id: int
-    pasid: int
-    iova: int
-    steps: tuple[WalkStep, ...]
-    hpa: int | None
-    size: int
-    cause: int | None
-    cause_name: str
-
-
-def _step(reply: Table) -> WalkStep:
-    return WalkStep(
-        table=reply.text("table"),
-        level=reply.whole("level", 0),
-        index=reply.whole("index", 0),
-        address=reply.whole("address", 0),
-        raw=reply.whole("raw", 0),
-        flags=reply.texts("flags"),
-        leaf=reply.truth("leaf"),
-    )
-
-
 def _mdev(reply: Table) -> Mdev:
     hbm = reply.table("hbm") if reply.raw("hbm") is not None else None
     return Mdev(
@@ -154,8 +98,9 @@ def _mdev(reply: Table) -> Mdev:
         name=reply.text("name"),
         type=reply.text("type"),
         personality=reply.text("personality"),
+        attach=reply.text("attach"),
         device_id=reply.whole("device-id", 0),
-        pasid=reply.whole("pasid", 0),
+        pasid=None if reply.raw("pasid") is None else reply.whole("pasid", 0),
         socket=reply.text("socket"),
         weight=reply.whole("weight", 1),
         hbm_base=hbm.whole("base", 0) if hbm else 0,
@@ -223,37 +168,38 @@ class Control:
             for reply in self._list("query-types")
         ]
 
-    def walk(self, mdev: str, iova: int) -> Walk:
-        """How an Iova is translated for the mdev of that UUID or name; moves nothing."""
-        reply = self._table("walk-iova", mdev=mdev, iova=iova)
-        hpa, cause = reply.raw("hpa"), reply.raw("cause")
-        return Walk(
-            mdev=reply.text("mdev"),
-            device_id=reply.whole("device-id", 0),
-            pasid=reply.whole("pasid", 0),
-            iova=reply.whole("iova", 0),
-            steps=tuple(_step(step) for step in reply.tables("steps")),
-            hpa=None if hpa is None else reply.whole("hpa", 0),
-            size=reply.whole("size", 0) if reply.raw("size") is not None else 0,
-            cause=None if cause is None else reply.whole("cause", 0),
-            cause_name=str(reply.raw("cause-name") or ""),
+    def walk(self, mdev: str, iova: int, pasid: int | None = None, *, write: bool = False) -> Walk:
+        """How an Iova is translated for the mdev of that UUID or name; moves nothing.
+
+        Without ``pasid``, as for an access of the device's own.
+        """
+        return iommu.walk(
+            self._table("walk-iova", mdev=mdev, iova=iova, pasid=pasid, write=write or None)
         )
 
     def faults(self, since: int | None = None, mdev: str | None = None) -> list[Fault]:
         """Fault records after the one with sequence number ``since``, oldest first."""
-        return [
-            Fault(
-                sequence=reply.whole("sequence", 0),
-                mdev=reply.text("mdev", "") if reply.raw("mdev") is not None else "",
-                device_id=reply.whole("device-id", 0),
-                pasid=None if reply.raw("pasid") is None else reply.whole("pasid", 0),
-                cause=reply.whole("cause", 0),
-                cause_name=reply.text("cause-name"),
-                kind=reply.text("ttyp-name"),
-                iova=reply.whole("iova", 0),
-            )
-            for reply in self._list("query-faults", since=since, mdev=mdev)
-        ]
+        return [iommu.fault(each) for each in self._list("query-faults", since=since, mdev=mdev)]
+
+    def page_requests(self, since: int | None = None, mdev: str | None = None) -> list[PageRequest]:
+        """Page requests after the one with sequence number ``since``, oldest first."""
+        replies = self._list("query-page-requests", since=since, mdev=mdev)
+        return [iommu.page_request(each) for each in replies]
+
+    def contexts(self, mdev: str | None = None) -> tuple[list[Context], bool]:
+        """Device contexts with their process contexts; whether those are all."""
+        reply = self._table("query-contexts", mdev=mdev)
+        return [iommu.context(each) for each in reply.tables("contexts")], reply.truth("complete")
+
+    def iommu(self) -> IommuCounters:
+        """The IOMMU as a whole."""
+        return iommu.counters(self._table("query-iommu"))
+
+    @contextlib.contextmanager
+    def following(self) -> Iterator[Iterator[Fault | PageRequest]]:
+        """Faults and page requests from the moment that the block is entered, without end."""
+        with self._qmp.listening(*_PARSERS) as events:
+            yield (_PARSERS[name](Table(name, facts, nonsense)) for name, facts in events)
 
     def counters(self) -> dict[str, Counters]:
         """What each mdev has done, by its name."""

@@ -246,7 +246,7 @@ def raise_lab(lab: Lab, steps: Steps, machine: Machine | None, accelerator: str)
         note.say(lab.spec.accelerator.name)
     with steps("mdevs") as note:
         lab.create_mdevs()
-        note.say(", ".join(f"{mdev.name} (PASID {mdev.pasid})" for mdev in lab.mdevs.values()))
+        note.say(", ".join(f"{mdev.name} ({mdev.place})" for mdev in lab.mdevs.values()))
     if machine is not None and lab.spec.vms:
         with steps("VMs") as note:
             lab.start_vms(machine, accelerator)

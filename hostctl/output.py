@@ -47,11 +47,16 @@ class Output:
 
     def line(self, text: str) -> None:
         """One line of data for people and pipes."""
-        print(text, file=self.console.file)
+        print(text, file=self.console.file, flush=True)
 
     def record(self, name: str, facts: Mapping[str, object]) -> None:
         """Data as JSON; ``name`` and version 1 make its schema."""
         text = json.dumps({"schema": f"{SCHEMA}.{name}/1", **facts}, indent=1)
+        print(text, file=self.console.file, flush=True)
+
+    def event(self, name: str, facts: Mapping[str, object]) -> None:
+        """Data as one line of JSON, for those that come one after the other."""
+        text = json.dumps({"schema": f"{SCHEMA}.{name}/1", **facts})
         print(text, file=self.console.file, flush=True)
 
     def rows(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

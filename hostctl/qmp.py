@@ -1,11 +1,13 @@
 """A QMP client that is called like a function: QEMU's monitor, and the emulator's control."""
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from qemu.qmp import ExecuteError, QMPClient, QMPError
+from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError, Runstate
 
 from hostctl.errors import HostError
 from mdevemu.errors import ConfigError
@@ -26,6 +28,8 @@ class Qmp:
         self._peer = peer
         self._client = QMPClient(peer)
         self._client.logger.disabled = True
+        # Who wants events listens for them; a stream of all would only grow.
+        self._client.events.event_filter = lambda event: False
         self._runner = asyncio.Runner()
         try:
             self._runner.run(asyncio.wait_for(self._client.connect(str(path)), _CONNECT_SECONDS))
@@ -52,6 +56,37 @@ class Qmp:
             raise ConfigError(f"{self._peer}, {command}", str(error)) from None
         except (QMPError, OSError, TimeoutError) as error:
             raise HostError(f"{self._peer} does not answer {command}: {_reason(error)}") from None
+
+    @contextlib.contextmanager
+    def listening(self, *names: str) -> Iterator[Iterator[tuple[str, object]]]:
+        """Events of these names, (name, data), from the moment that the block is entered.
+
+        They never end; the iterator raises HostError once the connection is gone.
+        """
+        with self._client.listener(names) as listener:
+            yield self._events(listener)
+
+    def _events(self, listener: EventListener) -> Iterator[tuple[str, object]]:
+        while True:
+            event = self._runner.run(self._next(listener))
+            if event is None:
+                raise HostError(f"{self._peer} is gone")
+            yield str(event["event"]), event.get("data")
+
+    async def _next(self, listener: EventListener) -> Message | None:
+        """The next event; None if the connection ended before it."""
+        heard = asyncio.ensure_future(listener.get())
+        gone = asyncio.ensure_future(self._ended())
+        try:
+            await asyncio.wait((heard, gone), return_when=asyncio.FIRST_COMPLETED)
+            return heard.result() if heard.done() else None
+        finally:
+            heard.cancel()
+            gone.cancel()
+
+    async def _ended(self) -> None:
+        while self._client.runstate is Runstate.RUNNING:
+            await self._client.runstate_changed()
 
     def close(self) -> None:
         """Hang up."""

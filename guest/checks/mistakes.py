@@ -9,7 +9,7 @@ from guest.bench import Bench, status_name
 from guest.driver import bits
 from guest.native import FaultCode, Operation, Status
 from guest.protocol import Message
-from guest.queue import Command, Queue
+from guest.queue import Command, Queue, of_process
 
 _SETTLE = 2.0  # seconds for a fault record to appear
 _UNKNOWN = 0xEE  # no operation
@@ -111,11 +111,13 @@ def _mistakes(bench: Bench, start: int, end: int, bad: int, fine: int) -> list[_
         *(
             _Mistake(
                 f"reserved field {place}",
-                copy._replace(reserved=(place == 0, place == 1, place == 2, place == 3)),
+                copy._replace(reserved=(place == 0, place == 1, place == 2)),
                 Status.INVALID_FIELD,
             )
-            for place in range(4)
+            for place in range(3)
         ),
+        _Mistake("PASID without its bit", copy._replace(pasid=1), Status.INVALID_FIELD),
+        _Mistake("PASID too wide", copy._replace(pasid=of_process(1 << 20)), Status.INVALID_FIELD),
         _Mistake(
             "key of 17 bytes",
             Command(Operation.AES_GCM_ENCRYPT, 16, start, start + PAGE, bad, 64),

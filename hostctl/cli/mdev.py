@@ -16,7 +16,8 @@ def row(mdev: Mdev) -> tuple[object, ...]:
     """An mdev as a row of a table with ``_COLUMNS``."""
     hbm = f"{size(mdev.hbm_size)} at {mdev.hbm_base:#x}" if mdev.hbm_size else "-"
     attached = "yes" if mdev.attached else "no"
-    return (mdev.name, mdev.uuid, mdev.type, mdev.pasid, mdev.weight, hbm, attached)
+    pasid = "-" if mdev.pasid is None else mdev.pasid
+    return (mdev.name, mdev.uuid, mdev.type, pasid, mdev.weight, hbm, attached)
 
 
 @click.group(cls=Commands)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hostctl.control import Fault
+from hostctl.iommu import Fault
 from hostctl.steps import Step
 
 PLACES = ("memory", "hbm", "queues", "registers")
@@ -38,7 +38,7 @@ class Tenant:
 
     name: str
     place: str
-    pasid: int
+    pasid: int | None
     device_id: int
     weight: int
     hbm_base: int
@@ -64,7 +64,7 @@ class Trespass:
     """
 
     by: str
-    pasid: int
+    pasid: int | None
     device_id: int
     target: str
     iova: int
@@ -140,7 +140,7 @@ class Heir:
 
     name: str
     after: str
-    pasid: int
+    pasid: int | None
     hbm_base: int
     hbm_size: int
     former_base: int

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from hostctl.control import Fault
 from hostctl.demo.facts import (
     Canary,
     Facts,
@@ -18,6 +17,7 @@ from hostctl.demo.facts import (
     Witness,
 )
 from hostctl.demo.verdict import OPERATIONS, judge
+from hostctl.iommu import Fault
 
 HBM = 32 << 20
 
