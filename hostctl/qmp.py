@@ -70,7 +70,7 @@ class Qmp:
         while True:
             event = self._runner.run(self._next(listener))
             if event is None:
-                raise HostError(f"{self._peer} is gone")
+                raise HostError(f"the {self._peer} is gone")
             yield str(event["event"]), event.get("data")
 
     async def _next(self, listener: EventListener) -> Message | None:
