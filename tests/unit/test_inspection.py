@@ -21,6 +21,8 @@ from tests.unit.personalities.test_native_pasids import (
 
 DEVICE = 0x101
 HUGE = 1 << 21
+SECOND_EVENT, IOTLB_MISS = 360, 4
+"""Spec: RISC-V IOMMU 1.0, Register layout (iohpmevt2); Standard Events list."""
 PDT_ENTRY_NOT_VALID, READ_GUEST_PAGE_FAULT = 266, 21
 
 
@@ -311,4 +313,20 @@ def test_fault_queue_that_overflowed_is_told(guest, operator):
             port.read(SOURCE, 1)
     found = operator.ask("query-iommu")
     assert (found["faults"], found["fault-queue-overflows"]) == (1023, 1)
-    assert operator.ask("query-iommu") == found
+    again = operator.ask("query-iommu")
+    assert (again["faults"], again["fault-queue-overflows"]) == (1023, 1)
+
+
+def test_performance_counters_in_use_are_shown(guest, operator):
+    iommu = guest.bench.parent.iommu
+    if not iommu.regs.capabilities.hpm:
+        pytest.skip("this IOMMU has no performance monitor")
+    assert operator.ask("query-iommu")["monitor"]["counters"] == []
+    iommu.write_register(SECOND_EVENT, IOTLB_MISS.to_bytes(8, "little"))
+    guest.process(5, 0)
+    guest.copy(5)
+    monitor = operator.ask("query-iommu")["monitor"]
+    assert monitor["cycles"] > 0
+    (counter,) = monitor["counters"]
+    assert (counter["number"], counter["event"]) == (2, IOTLB_MISS)
+    assert counter["value"] >= 2
