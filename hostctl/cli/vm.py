@@ -1,11 +1,14 @@
 """``hostctl run`` and ``hostctl vm``: what happens in one VM."""
 
+import json
 import os
 import shlex
 import sys
+from typing import Any
 
 import click
 
+from guest.checks import CHECKS
 from hostctl import runtime
 from hostctl.cli.options import Commands, json_option, lab_option
 from hostctl.guest import Agent, AgentRefused
@@ -27,6 +30,17 @@ def find(lab: str | None, name: str) -> tuple[runtime.Folder, runtime.VmRecord]:
         if vm.name == name:
             return folder, vm
     raise ConfigError("VM", unknown("VM", name, [vm.name for vm in record.vms]))
+
+
+def _object(text: str) -> dict[str, Any]:
+    """A JSON object from the command line."""
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError) as wrong:
+        raise ConfigError("--arguments", f"not JSON: {wrong}") from None
+    if not isinstance(given, dict):
+        raise ConfigError("--arguments", f"{text!r} is no JSON object")
+    return given
 
 
 def _environment(given: tuple[str, ...]) -> dict[str, str]:
@@ -117,3 +131,29 @@ def command_line(name: str, lab: str | None, as_json: bool) -> None:
         output.record("vm.cmd", facts)
     else:
         output.line(shlex.join(pasteable(found.argv, found.environment)))
+
+
+@vm.command()
+@click.argument("name", metavar="VM")
+@click.argument("check_name", metavar="CHECK", type=click.Choice(sorted(CHECKS)))
+@click.option("--arguments", default="{}", metavar="JSON", help="What the check is asked for.")
+@click.option("--seconds", type=float, default=300, show_default=True, help="How long it may take.")
+@lab_option
+@json_option
+def check(
+    name: str, check_name: str, arguments: str, seconds: float, lab: str | None, as_json: bool
+) -> None:
+    """Have the agent of VM run CHECK on the mdev there, and print what it found.
+
+    The mdev is bound to vfio-pci for it, and given back afterwards.
+    """
+    folder, found = find(lab, name)
+    output = Output(json=as_json)
+    asked = _object(arguments)
+    with folder.locked(name, lambda: None), Agent(found.agent) as agent:
+        facts = agent.check(check_name, asked, timeout=seconds)
+        agent.release()
+    if output.json:
+        output.record("vm.check", {"vm": name, "check": check_name, "facts": facts})
+    else:
+        output.line(json.dumps(facts, indent=2))
