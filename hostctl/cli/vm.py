@@ -137,11 +137,22 @@ def command_line(name: str, lab: str | None, as_json: bool) -> None:
 @click.argument("name", metavar="VM")
 @click.argument("check_name", metavar="CHECK", type=click.Choice(sorted(CHECKS)))
 @click.option("--arguments", default="{}", metavar="JSON", help="What the check is asked for.")
+@click.option(
+    "--device",
+    metavar="ADDRESS",
+    help="PCI address, as 0000:01:00.0; needed if there are several mdevs.",
+)
 @click.option("--seconds", type=float, default=300, show_default=True, help="How long it may take.")
 @lab_option
 @json_option
 def check(
-    name: str, check_name: str, arguments: str, seconds: float, lab: str | None, as_json: bool
+    name: str,
+    check_name: str,
+    arguments: str,
+    device: str | None,
+    seconds: float,
+    lab: str | None,
+    as_json: bool,
 ) -> None:
     """Have the agent of VM run CHECK on the mdev there, and print what it found.
 
@@ -151,8 +162,8 @@ def check(
     output = Output(json=as_json)
     asked = _object(arguments)
     with folder.locked(name, lambda: None), Agent(found.agent) as agent:
-        facts = agent.check(check_name, asked, timeout=seconds)
-        agent.release()
+        facts = agent.check(check_name, asked, device=device, timeout=seconds)
+        agent.release(device)
     if output.json:
         output.record("vm.check", {"vm": name, "check": check_name, "facts": facts})
     else:

@@ -140,6 +140,23 @@ def test_guest_has_the_labs_kernel_words_and_an_iommu(hostctl: Hostctl, shared: 
     assert len(groups) >= 2
 
 
+def test_check_of_the_agent_is_run_from_the_command_line(hostctl: Hostctl, shared: Session) -> None:
+    found = hostctl.facts(
+        "vm",
+        "check",
+        "both",
+        "trespass",
+        "--arguments",
+        '{"own": false}',
+        "--device",
+        "0000:02:00.0",
+    )
+    assert found["facts"] == {"attempts": [], "own": [], "alive": True}
+    refused = hostctl.run("vm", "check", "both", "trespass", "--arguments", "[]")
+    assert refused.returncode == 2
+    assert "--arguments: '[]' is no JSON object" in refused.stderr
+
+
 def test_vm_cmd_is_the_command_line_that_runs(hostctl: Hostctl, shared: Session) -> None:
     words = shlex.split(hostctl.run("vm", "cmd", "both").stdout)
     (vm,) = hostctl.facts("ps")["labs"][0]["vms"]

@@ -128,11 +128,3 @@ def test_contexts_are_the_guests_own(hostctl: Hostctl, facts: dict[str, Any]) ->
     assert {process["pasid"] for process in processes} == set(facts["pasids"].values())
     assert all(process["first"]["mode"] == "Sv39" for process in processes)
     assert all(process["cached"] for process in processes)
-
-
-def test_check_is_run_from_the_command_line(hostctl: Hostctl) -> None:
-    found = hostctl.facts("vm", "check", "red", "trespass", "--arguments", '{"own": false}')
-    assert found["facts"] == {"attempts": [], "own": [], "alive": True}
-    refused = hostctl.run("vm", "check", "red", "trespass", "--arguments", "[]")
-    assert refused.returncode == 2
-    assert "--arguments: '[]' is no JSON object" in refused.stderr
