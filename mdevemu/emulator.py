@@ -68,8 +68,7 @@ class Emulator:
             wakeups.close()
             woken.close()
             # One more signal while the interpreter goes down must not look like a crash.
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
 
     def close(self) -> None:
         """Remove every mdev and socket."""

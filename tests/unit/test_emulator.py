@@ -471,6 +471,17 @@ def test_signal_right_after_the_ready_line_ends_it_properly(launch):
     assert os.listdir(serving.runtime) == []
 
 
+def test_signals_that_come_again_and_again_change_nothing(launch):
+    serving = launch()
+    end = time.monotonic() + LIMIT
+    while serving.process.poll() is None:
+        assert time.monotonic() < end
+        serving.process.send_signal(signal.SIGTERM)
+    assert serving.process.communicate() == ("", "")
+    assert serving.process.returncode == 0
+    assert os.listdir(serving.runtime) == []
+
+
 def test_quit_ends_it_and_work_in_progress_does_not_hold_it(launch):
     serving = launch()
     control = serving.control()

@@ -196,9 +196,9 @@ def test_hbm_that_is_free_but_apart_is_no_room(parent):
     refused(parent, errno.EUSERS, "mdevemu-large")
 
 
-@pytest.mark.parametrize("left", [0, 1, 2])
+@pytest.mark.parametrize("left", [0, 1, 2, 3])
 def test_accelerator_whose_table_memory_is_used_up_refuses(bench, left):
-    """A slice with HBM needs three tables."""
+    """A slice with HBM needs four tables."""
     parent = bench.parent
     parent.remove(parent.create("mdevemu-small"))
     parent.create("mdevemu-bare")
@@ -210,7 +210,7 @@ def test_accelerator_whose_table_memory_is_used_up_refuses(bench, left):
         frames.release(taken.pop())
     assert "no memory for translation tables" in refused(parent, errno.EUSERS, "mdevemu-small")
     frames.release(taken.pop())
-    if left == 2:
+    if left == 3:
         parent.create("mdevemu-small")
 
 
