@@ -34,6 +34,8 @@ class Trace:
         """``clock`` returns nanoseconds; ``depth`` is how many events are kept."""
         self.clock = clock
         self._listeners: list[Callable[[Event], None]] = []
+        self._wanted: frozenset[str] = frozenset()
+        self._switched: list[Callable[[], None]] = []
         self._count = 0
         self.events: deque[Event] = deque(maxlen=depth)
 
@@ -48,3 +50,30 @@ class Trace:
     def listen(self, listener: Callable[[Event], None]) -> None:
         """Call ``listener`` with every later event."""
         self._listeners.append(listener)
+
+    # Events that are too many to be made unless somebody wants them.
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """What was asked for: names of such events, or what several begin with."""
+        return self._wanted
+
+    def want(self, name: str, wanted: bool = True) -> None:
+        """Have detailed events made from now on, or not any more.
+
+        ``name`` is an event's, ``iommu.walk``, or stands for all below it, ``iommu``.
+        """
+        self._wanted = self._wanted | {name} if wanted else self._wanted - {name}
+        for switched in self._switched:
+            switched()
+
+    def wants(self, name: str) -> bool:
+        """Somebody asked for a detailed event.
+
+        Whoever makes such events asks when ``on_switch`` tells, and not each time.
+        """
+        return any(name == each or name.startswith(each + ".") for each in self._wanted)
+
+    def on_switch(self, switched: Callable[[], None]) -> None:
+        """Call ``switched`` each time that something else is wanted."""
+        self._switched.append(switched)

@@ -10,6 +10,7 @@ from mdevemu.iommu.caches import HOST, DirectoryCache, Iotlb
 from mdevemu.iommu.contexts import DeviceContext, Directories
 from mdevemu.iommu.formats import Ats, Iodir, Iofence, Iotinval, Opcode, reserved
 from mdevemu.iommu.interrupts import InterruptLogic, Source
+from mdevemu.iommu.observing import Observer
 from mdevemu.iommu.queues import bounded
 from mdevemu.iommu.registers import CommandQueueCsr, IommuRegisters, Mode
 from mdevemu.iommu.walk import Space
@@ -43,6 +44,7 @@ class CommandQueue:
         interrupts: InterruptLogic,
         fabric: Fabric,
         changed: Callable[[], None],
+        observer: Observer,
     ) -> None:
         """``changed`` is called once a command took something out of a cache."""
         self._memory = memory
@@ -56,6 +58,7 @@ class CommandQueue:
         self._interrupts = interrupts
         self._fabric = fabric
         self._changed = changed
+        self._observer = observer
         self.outstanding = 0  # ATS invalidations that no device has answered yet
         self.timed_out = False  # one of them never was
         self._busy = False  # commands run now; a device may answer before its command is done
@@ -100,6 +103,8 @@ class CommandQueue:
         head, tail = self._head.index, self._tail.index & mask
         order = "big" if self._fctl.be else "little"
         while head != tail:
+            command = None
+            outcome = "done"
             try:
                 data = self._memory.read(base + head * COMMAND, COMMAND)
                 command = int.from_bytes(data[:8], order) | int.from_bytes(data[8:], order) << 64  # type: ignore[arg-type]
@@ -107,13 +112,18 @@ class CommandQueue:
                 if execute is None:
                     raise Illegal
                 if command & 0x7F == Opcode.IOFENCE and self._waiting():
-                    break
-                execute(command)
+                    outcome = "waits"
+                else:
+                    execute(command)
             except Illegal:
                 csr.cmd_ill = True
-                break
+                outcome = "illegal"
             except Miss:
                 csr.cqmf = True
+                outcome = "memory fault"
+            if command is not None:
+                self._observer.command(command, outcome)
+            if outcome != "done":
                 break
             head = head + 1 & mask
         self._head.index = head

@@ -16,6 +16,7 @@ from mdevemu.iommu.contexts import DeviceContext, Directories
 from mdevemu.iommu.debug import DebugRequests
 from mdevemu.iommu.interrupts import InterruptLogic, Source
 from mdevemu.iommu.monitoring import Event, Monitor
+from mdevemu.iommu.observing import Observer
 from mdevemu.iommu.queues import RecordQueue
 from mdevemu.iommu.registers import (
     Capabilities,
@@ -113,6 +114,8 @@ class Iommu:
         self.processes = self._translator.processes
         self.interrupts = InterruptLogic(regs, memory)
         self.monitor = Monitor(regs, self.interrupts, trace.clock)
+        self._observer = Observer(trace, self._walker.tally)
+        trace.on_switch(self._switched)
         self._sizes = sizes
         self._requesters = WeakValueDictionary[tuple[int, int | None], Requester]()
         self._warm: set[Requester] = set()  # those that keep something
@@ -147,6 +150,7 @@ class Iommu:
             self.interrupts,
             fabric or Silence(),
             self._forget,
+            self._observer,
         )
         self._services = Services(
             self._translator,
@@ -157,6 +161,8 @@ class Iommu:
         )
         self._debug = DebugRequests(regs, self.translate, reporter.request)
         self._absent = _absent(regs.capabilities)
+        self._watched = False
+        self._switched()
         self._before: dict[str, int] = {}
         self._written: dict[str, Callable[[], None]] = {
             "cqcsr": lambda: self._commands.controlled(self._before["cqcsr"]),
@@ -222,7 +228,18 @@ class Iommu:
     def _monitored(self) -> None:
         """What the hit path may do has changed: start it afresh."""
         self.monitor.configured()
-        self._translator.live = self.regs.ddtp.iommu_mode > Mode.BARE and not self.monitor.requests
+        self._settle()
+
+    def _switched(self) -> None:
+        """Somebody wants to watch, or does not any more."""
+        self._observer.switched()
+        self._watched = self._observer.walks or self._observer.hits
+        self._settle()
+
+    def _settle(self) -> None:
+        """Whether the hit path may answer, or somebody wants to see each request."""
+        live = self.regs.ddtp.iommu_mode > Mode.BARE
+        self._translator.live = live and not (self.monitor.requests or self._observer.hits)
         self._forget()
 
     def _forget(self) -> None:
@@ -288,6 +305,11 @@ class Iommu:
         Raises:
             Fault: it was reported, unless the device's context says not to (DTF).
         """
+        if self._watched:
+            return self._observer.request(request, lambda: self._answer(request))
+        return self._answer(request)
+
+    def _answer(self, request: Request) -> Line:
         if self.monitor.counting:
             event = Event.TRANSLATED_REQUEST if request.translated else Event.UNTRANSLATED_REQUEST
             return self._counted(event, request, lambda: self._translate(request))
@@ -334,6 +356,11 @@ class Iommu:
 
     def ask(self, request: Request) -> Completion:
         """Answer a PCIe ATS Translation Request."""
+        if self._watched:
+            return self._observer.request(request, lambda: self._ask(request))
+        return self._ask(request)
+
+    def _ask(self, request: Request) -> Completion:
         if self.monitor.counting:
             return self._counted(
                 Event.ATS_REQUEST, request, lambda: self._services.translate(request)

@@ -15,11 +15,11 @@ from mdevemu.fds import Fd
 from mdevemu.iommu import Port
 from mdevemu.mdev.attachment import Attachment, SharedDevice
 from mdevemu.mdev.host_iommu import HostIommu
-from mdevemu.mdev.tables import Exhausted
+from mdevemu.mdev.tables import LOWER, Exhausted
 from mdevemu.memory import Backing, inspect, open_backing
 from mdevemu.units import PAGE, Hpa
 
-LIMIT = 1 << 47
+LIMIT = LOWER << 39
 """Windows end here: the lower canonical half of Sv48."""
 MAX_WINDOWS = 65535
 MAX_FILES = 256
@@ -37,12 +37,14 @@ class _Lent:
         name: which file it is.
         base: physical address of its first byte.
         windows: that lead to it.
+        returned: its VMM has it back.
     """
 
     name: FileId
     base: Hpa
     backing: Backing
     windows: int = 0
+    returned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,8 @@ class AddressSpace:
             try:
                 self._table.map(iova, lent.base + offset, size, writable=writable)
             except Exhausted:
-                self._return(lent)
+                # Some of it was there for a while, for the device to see.
+                self._take_away(iova, size, lent)
                 raise _exhausted() from None
             lent.windows += 1
             self._remember(at, iova, _Window(size, lent))
@@ -150,23 +153,27 @@ class AddressSpace:
         if window is None or window.size != size:
             raise RequestError(errno.ENOENT, f"no window is {iova:#x}+{size:#x}")
         del self._windows[iova], self._starts[bisect_left(self._starts, iova)]
-        if window.lent is None:
-            return
-        emptied = self._table.unmap(iova, size)
-        # A table that went leaves more behind than one address can name.
-        single = not emptied and not size & size - 1 and not iova & size - 1
-        self._host.submit(self.attached.invalidation(iova, size if single else 0))
-        self._table.release(emptied)
-        window.lent.windows -= 1
-        self._return(window.lent)
+        if window.lent is not None:
+            window.lent.windows -= 1
+            self._take_away(iova, size, window.lent)
 
     def clear(self) -> None:
-        """Take every window away; the HBM stays."""
-        emptied, lent = self._drop()
-        self._host.submit(self.attached.invalidation())
-        self._table.release(emptied)
-        for each in lent:
-            self._return(each)
+        """Take every window away; the HBM stays, and is reachable throughout.
+
+        However many there are, it is one step: the device moves to a fresh root that
+        has the HBM alone.  That takes no frame, so it cannot fail.
+        """
+        lent = self._forget_windows()
+        if not lent:
+            return  # nothing was ever in the tables
+        retired = self._table.renew()
+
+        def give_back() -> None:
+            self._table.release(retired)
+            for each in lent:
+                self._return(each)
+
+        self.attached.replace(give_back)
 
     def map_hbm(self, hpa: Hpa, size: int) -> None:
         """Let the device reach its slice of the HBM; ``size`` is whole pages.
@@ -179,33 +186,44 @@ class AddressSpace:
         try:
             self._table.map(self.attached.hbm_at, hpa, size, writable=True)
         except Exhausted:
+            self._take_away(self.attached.hbm_at, size, None)
             raise _exhausted() from None
         self._hbm = size
 
     def close(self) -> None:
         """Give up windows, HBM and place at the IOMMU; every access faults from now on."""
-        _, lent = self._drop()
-        self.attached.detach()
-        self._table.close()
-        for each in lent:
-            self._return(each)
+        lent = self._forget_windows()
+
+        def give_back() -> None:
+            for each in lent:
+                self._return(each)
+
+        self.attached.detach(give_back)
         self._hbm = 0
 
-    def _drop(self) -> tuple[list[Hpa], list[_Lent]]:
-        """Clear the entries of all windows; the tables and files that are then unused.
+    def _take_away(self, iova: int, size: int, lent: _Lent | None) -> None:
+        """Clear entries; tables and file are given back after the IOMMU forgot them."""
+        emptied = self._table.unmap(iova, size)
+        # A table that went leaves more behind than one address can name.
+        single = not emptied and not size & size - 1 and not iova & size - 1
 
-        Those are not given back before the IOMMU was told.
-        """
-        emptied: list[Hpa] = []
+        def give_back() -> None:
+            self._table.release(emptied)
+            if lent is not None:
+                self._return(lent)
+
+        self._host.submit(self.attached.invalidation(iova, size if single else 0), then=give_back)
+
+    def _forget_windows(self) -> list[_Lent]:
+        """Have no windows; the files that some led to."""
         lent: dict[int, _Lent] = {}
-        for iova, window in self._windows.items():
+        for window in self._windows.values():
             if window.lent is not None:
-                emptied += self._table.unmap(iova, window.size)
                 window.lent.windows -= 1
                 lent[id(window.lent)] = window.lent
         self._starts.clear()
         self._windows.clear()
-        return emptied, list(lent.values())
+        return list(lent.values())
 
     def _place(self, iova: int, size: int, offset: int) -> int:
         """Where a new window belongs among the others."""
@@ -266,8 +284,9 @@ class AddressSpace:
 
     def _return(self, lent: _Lent) -> None:
         """Give a file back to its VMM once no window leads to it."""
-        if lent.windows:
+        if lent.windows or lent.returned:
             return
+        lent.returned = True
         self._host.memory.remove(lent.base)
         self._host.restore(lent.base)
         lent.backing.close()

@@ -5,18 +5,19 @@ pasid  (accelerator, a host's PASID)   first: Iova to Hpa, both the host's
 rid    (its own id, a guest's PASIDs)  first: the guest's; second: Gpa to Hpa, the host's
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
-from mdevemu.iommu.formats import (
-    Ats,
-    GuestTranslation,
-    Iodir,
-    Iotinval,
-    Opcode,
-    TablePointer,
-    TranslationControl,
+from mdevemu.iommu.formats import Ats, GuestTranslation, Opcode, TablePointer, TranslationControl
+from mdevemu.mdev.commands import (
+    command,
+    device_changed,
+    guest_pages_changed,
+    pages_changed,
+    process_changed,
+    second_stage_changed,
 )
-from mdevemu.mdev.host_iommu import HostIommu, command, invalidation
+from mdevemu.mdev.host_iommu import HostIommu
 from mdevemu.mdev.tables import Exhausted, PageTable
 from mdevemu.units import HBM_GPA, HBM_IOVA
 
@@ -48,8 +49,17 @@ class Attachment(Protocol):
     def invalidation(self, address: int = 0, size: int = 0) -> int:
         """The command after entries of ``size`` bytes at ``address``, or any, were cleared."""
 
-    def detach(self) -> None:
-        """Give the place up; every access faults from now on."""
+    def replace(self, then: Callable[[], None]) -> None:
+        """Use the table's new root instead of the one before, in one step.
+
+        ``then`` runs when the one before is not used any more.
+        """
+
+    def detach(self, then: Callable[[], None]) -> None:
+        """Give the place up; every access faults from now on.
+
+        ``then`` runs when nothing of the table is used any more; its frames are back.
+        """
 
 
 class SharedDevice:
@@ -73,11 +83,17 @@ class SharedDevice:
             raise
 
     def invalidation(self, address: int = 0, size: int = 0) -> int:
-        return invalidation(self.pasid, address, size)
+        return pages_changed(self.pasid, address, size)
 
-    def detach(self) -> None:
-        self._host.detach(self.device_id, self.pasid)
-        self.table.close()
+    def replace(self, then: Callable[[], None]) -> None:
+        self._host.replace(self.device_id, self.pasid, self.table.root, then)
+
+    def detach(self, then: Callable[[], None]) -> None:
+        def forgotten() -> None:
+            self.table.close()
+            then()
+
+        self._host.detach(self.device_id, self.pasid, forgotten)
 
 
 class OwnDevice:
@@ -104,14 +120,19 @@ class OwnDevice:
         except Exhausted:
             self.table.close()
             raise
-        stage = GuestTranslation()
-        stage.mode, stage.gscid, stage.ppn = SV48X4, device_id, self.table.root >> 12
         tc = TranslationControl()
         tc.v = tc.en_ats = tc.en_pri = tc.prpr = tc.sade = True
         self._tc = tc
+        host.guests.add(device_id)
         words = host.frames.words
-        words[self._context + 1], words[self._context + 2] = int(stage), 0
+        words[self._context + 1], words[self._context + 2] = self._second_stage(), 0
         self._point(0, 0)
+
+    def _second_stage(self) -> int:
+        """The iohgatp of the device context."""
+        stage = GuestTranslation()
+        stage.mode, stage.gscid, stage.ppn = SV48X4, self.device_id, self.table.root >> 12
+        return int(stage)
 
     def set_directory(self, mode: int, base: int) -> None:
         """Use the guest's process directory at guest-physical ``base``; mode 0 is none.
@@ -119,8 +140,15 @@ class OwnDevice:
         ``mode`` is a ``DirectoryMode``; ``base`` is a multiple of 4 KiB.
         """
         self._point(mode, base)
-        self._host.submit(
-            command(Iodir(), opcode=Opcode.IODIR, dv=1, did=self.device_id), self._vma()
+        self._host.submit(*self._context_changed())
+
+    def _context_changed(self) -> tuple[int, int, int]:
+        """Spec: RISC-V IOMMU 1.0, Changing device directory table entry"""
+        device_id = self.device_id
+        return (
+            device_changed(device_id),
+            guest_pages_changed(device_id),
+            second_stage_changed(device_id),
         )
 
     def _point(self, mode: int, base: int) -> None:
@@ -134,12 +162,11 @@ class OwnDevice:
 
     def invalidate_process(self, pasid: int) -> None:
         """The guest changed the process context of a PASID of its own."""
-        gone = command(Iodir(), opcode=Opcode.IODIR, func3=1, dv=1, did=self.device_id, pid=pasid)
-        self._host.submit(gone)
+        self._host.submit(process_changed(self.device_id, pasid))
 
     def invalidate_pages(self, pscid: int | None, address: int | None) -> None:
         """The guest changed first-stage entries: of a soft context or of all, one page or any."""
-        self._host.submit(self._vma(pscid, address))
+        self._host.submit(guest_pages_changed(self.device_id, pscid, address))
 
     def respond(self, pasid: int | None, group: int, code: int) -> None:
         """Answer a page request group."""
@@ -155,21 +182,18 @@ class OwnDevice:
             )
         )
 
-    def _vma(self, pscid: int | None = None, address: int | None = None) -> int:
-        """IOTINVAL.VMA of this guest."""
-        fields = {"opcode": Opcode.IOTINVAL, "gv": 1, "gscid": self.device_id}
-        if pscid is not None:
-            fields |= {"pscv": 1, "pscid": pscid}
-        if address is not None:
-            fields |= {"av": 1, "addr": address >> 12 & (1 << 52) - 1}
-        return command(Iotinval(), **fields)
-
     def invalidation(self, address: int = 0, size: int = 0) -> int:
-        """IOTINVAL.GVMA of this guest: a cached translation holds both stages at once."""
-        return command(Iotinval(), opcode=Opcode.IOTINVAL, func3=1, gv=1, gscid=self.device_id)
+        return second_stage_changed(self.device_id, address, size)
 
-    def detach(self) -> None:
+    def replace(self, then: Callable[[], None]) -> None:
+        self._host.frames.words[self._context + 1] = self._second_stage()
+        self._host.submit(*self._context_changed(), then=then)
+
+    def detach(self, then: Callable[[], None]) -> None:
+        def forgotten() -> None:
+            self._host.guests.discard(self.device_id)
+            self.table.close()
+            then()
+
         self._host.frames.words[self._context] = 0
-        gone = command(Iodir(), opcode=Opcode.IODIR, dv=1, did=self.device_id)
-        self._host.submit(gone, self._vma(), self.invalidation())
-        self.table.close()
+        self._host.submit(*self._context_changed(), then=forgotten)

@@ -7,7 +7,7 @@ Spec: RISC-V IOMMU 1.0, Software guidelines
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,10 +16,6 @@ from mdevemu.iommu.formats import (
     Directory,
     DirectoryMode,
     FaultRecord,
-    Iodir,
-    Iofence,
-    Iotinval,
-    Opcode,
     PageRequestRecord,
     ProcessAttributes,
     TablePointer,
@@ -27,7 +23,6 @@ from mdevemu.iommu.formats import (
 )
 from mdevemu.iommu.registers import (
     Capabilities,
-    CommandQueueCsr,
     DirectoryPointer,
     IommuRegisters,
     Mode,
@@ -35,6 +30,7 @@ from mdevemu.iommu.registers import (
     RecordQueueCsr,
 )
 from mdevemu.layout import Word
+from mdevemu.mdev.commands import Commands, device_changed, pages_changed, process_changed
 from mdevemu.mdev.records import (
     FaultReport,
     PageReport,
@@ -121,10 +117,7 @@ class HostIommu:
         self._free: list[int] = []
         self._next = 1
         self._files: list[tuple[int, int]] = []  # (base, end) of lent files, ascending
-        self._fence = self.frames.allocate()
-        self._fences = 0
-        self._tail = 0
-        self._commands = self.frames.allocate_run(16 << _LOG2_ENTRIES >> 12)
+        self._commands = Commands(iommu, self.frames, self._translate)
         faults = self.frames.allocate_run(32 << _LOG2_ENTRIES >> 12)
         pages = self.frames.allocate_run(16 << _LOG2_ENTRIES >> 12)
         self._faults = RecordReader(iommu, memory, faults, _LOG2_ENTRIES, FaultRecord)
@@ -136,11 +129,7 @@ class HostIommu:
         """Spec: RISC-V IOMMU 1.0, Guidelines for initialization"""
         base = QueueBase()
         base.log2sz_1 = _LOG2_ENTRIES - 1
-        base.ppn = self._commands >> 12
-        self._write(IommuRegisters.cqb, base)
-        command = CommandQueueCsr()
-        command.cqen = True
-        self._write(IommuRegisters.cqcsr, command)
+        self._commands.start()
         on = RecordQueueCsr()
         on.enable = True
         base.ppn = faults >> 12
@@ -149,12 +138,16 @@ class HostIommu:
         base.ppn = pages >> 12
         self._write(IommuRegisters.pqb, base)
         self._write(IommuRegisters.pqcsr, on)
+        self._translate(True)
+
+    def _translate(self, on: bool) -> None:
+        """Use the device directory, or refuse every access."""
         root = DirectoryPointer()
-        root.iommu_mode = Mode.THREE_LEVELS
+        root.iommu_mode = Mode.THREE_LEVELS if on else Mode.OFF
         root.ppn = self._directory >> 12
         self._write(IommuRegisters.ddtp, root)
 
-    # PASIDs.
+    # PASIDs.  The soft-context id of a PASID is the PASID itself.
 
     def attach(self, device_id: int, root: Hpa) -> int:
         """Give a new PASID of a device the Sv48 table at ``root``.
@@ -172,27 +165,45 @@ class HostIommu:
                 heapq.heappush(self._free, pasid)
             self._leave(device_id)
             raise
-        fsc = TablePointer()
-        fsc.mode = SV48
-        fsc.ppn = root >> 12
         ta = ProcessAttributes()
         ta.v = True
         ta.pscid = pasid
         words, at = self.frames.words, self.frames.word(place)
-        words[at + 1] = int(fsc)
+        words[at + 1] = _first_stage(root)
         words[at] = int(ta)
         device.users += 1
         return pasid
 
-    def detach(self, device_id: int, pasid: int) -> None:
-        """Take a PASID's table away; it is free again once the IOMMU forgot it."""
+    def replace(
+        self, device_id: int, pasid: int, root: Hpa, then: Callable[[], None] | None = None
+    ) -> None:
+        """Move a PASID from the table that it has to the Sv48 table at ``root``, in one step.
+
+        One aligned store changes the context, which stays valid: an access is
+        translated by the one table or by the other, and never by none.  Only the new
+        one is used once this returns.  ``then`` runs when the old one is not used any
+        more, as in ``submit``.
+        """
+        at = self.frames.word(self._process(self._devices[device_id], pasid))
+        self.frames.words[at + 1] = _first_stage(root)
+        self.submit(process_changed(device_id, pasid), pages_changed(pasid), then=then)
+
+    def detach(self, device_id: int, pasid: int, then: Callable[[], None] | None = None) -> None:
+        """Take a PASID's table away; ``then`` runs when it is not used any more.
+
+        The PASID is free again once the IOMMU forgot it.
+        """
         device = self._devices[device_id]
         at = self.frames.word(self._process(device, pasid))
+
+        def forgotten() -> None:
+            self.frames.words[at + 1] = 0
+            heapq.heappush(self._free, pasid)
+            if then is not None:
+                then()
+
         self.frames.words[at] = 0
-        gone = command(Iodir(), opcode=Opcode.IODIR, func3=1, dv=1, did=device_id, pid=pasid)
-        self.submit(gone, invalidation(pasid))
-        self.frames.words[at + 1] = 0
-        heapq.heappush(self._free, pasid)
+        self.submit(process_changed(device_id, pasid), pages_changed(pasid), then=forgotten)
         device.users -= 1
         self._leave(device_id)
 
@@ -202,19 +213,22 @@ class HostIommu:
 
     # Commands.
 
-    def submit(self, *commands: int) -> None:
-        """Queue commands and a fence, and see that the fence completed."""
-        self._fences = self._fences + 1 & 0xFFFF_FFFF
-        fence = _FENCE | self._fences << 32 | self._fence >> 2 << 64
-        words, base = self.frames.words, self.frames.word(self._commands)
-        for command in (*commands, fence):
-            words[base + self._tail * 2] = command & (1 << 64) - 1
-            words[base + self._tail * 2 + 1] = command >> 64
-            self._tail = self._tail + 1 & (1 << _LOG2_ENTRIES) - 1
-        tail = IommuRegisters.cqt
-        self._iommu.write_register(tail.offset, self._tail.to_bytes(tail.length, "little"))
-        done = words[self.frames.word(self._fence)]
-        assert done == self._fences, "the IOMMU did not execute a fence"
+    def submit(self, *commands: int, then: Callable[[], None] | None = None) -> None:
+        """Queue commands and a fence; ``then`` runs once the IOMMU has completed it.
+
+        That is before this returns, unless the IOMMU is ``halted``.
+        """
+        self._commands.submit(*commands, then=then)
+
+    @property
+    def halted(self) -> bool:
+        """The IOMMU did not complete a fence: every access faults, until it does."""
+        return self._commands.halted
+
+    @property
+    def guests(self) -> set[int]:
+        """GSCIDs in use; whoever uses one adds it, and takes it out when it is forgotten."""
+        return self._commands.guests
 
     # Faults and page requests.
 
@@ -239,7 +253,11 @@ class HostIommu:
         return self._pages.lost
 
     def read_faults(self) -> list[FaultReport]:
-        """Take every record out of the fault queue, oldest first."""
+        """Take every record out of the fault queue, oldest first.
+
+        Accesses that a halted IOMMU refused are among them: it is started again, if it can be.
+        """
+        self._commands.resume()
         return [fault_report(record) for record in self._faults.take()]
 
     def read_page_requests(self) -> list[PageReport]:
@@ -322,11 +340,13 @@ class HostIommu:
         if device.users:
             return
         self.frames.words[self.frames.word(device.context)] = 0
-        gone = command(Iodir(), opcode=Opcode.IODIR, dv=1, did=device_id)
-        self.submit(gone, invalidation(None))
-        for frame in device.frames:
-            self.frames.release(frame)
         del self._devices[device_id]
+
+        def forgotten() -> None:
+            for frame in device.frames:
+                self.frames.release(frame)
+
+        self.submit(device_changed(device_id), pages_changed(None), then=forgotten)
 
     def _process(self, device: _Device, pasid: int) -> Hpa:
         """Where the process context of a PASID stands."""
@@ -370,27 +390,9 @@ class HostIommu:
         self._iommu.write_register(register.offset, int(word).to_bytes(register.length, "little"))
 
 
-def invalidation(pscid: int | None, iova: int = 0, size: int = 0) -> int:
-    """An IOTINVAL.VMA: of one page, or a naturally aligned power of two of them, or all."""
-    command = _INVALIDATION
-    if pscid is not None:
-        command |= Iotinval.pscv.mask | pscid << Iotinval.pscid.low
-    if size:
-        page, pages = iova >> 12, size >> 12
-        if pages > 1:
-            # NAPOT: the bits below the lowest zero tell the size.
-            command |= Iotinval.s.mask
-            page |= (pages >> 1) - 1
-        command |= Iotinval.av.mask | page << Iotinval.addr.low
-    return command
-
-
-def command(word: Word, **fields: int) -> int:
-    """A command with some of its fields."""
-    for name, value in fields.items():
-        setattr(word, name, value)
-    return int(word)
-
-
-_INVALIDATION = command(Iotinval(), opcode=Opcode.IOTINVAL)
-_FENCE = command(Iofence(), opcode=Opcode.IOFENCE, av=1, pr=1, pw=1)
+def _first_stage(root: Hpa) -> int:
+    """The fsc of a process context."""
+    fsc = TablePointer()
+    fsc.mode = SV48
+    fsc.ppn = root >> 12
+    return int(fsc)

@@ -9,7 +9,10 @@ from mdevemu.memory import Ram
 from mdevemu.units import PAGE, Hpa
 
 LEVELS = 4
+_TOP = 12 + 9 * (LEVELS - 1)
 ENTRIES = 512
+LOWER = 256
+"""Entries of a root that windows are below; what the others lead to stays for ever."""
 WIDE = 4
 """Frames of the root of a second stage: its addresses have two bits more."""
 # V, R, U, A and D: what every page of ours has; the host sets A and D itself.
@@ -95,6 +98,8 @@ class Frames:
 class PageTable:
     """One Sv48 or Sv48x4 table: what it maps, in the largest pages that fit.
 
+    It has two roots, of which one is in use: so it can start anew without a frame.
+
     Attributes:
         root: physical address of the root table.
     """
@@ -105,26 +110,38 @@ class PageTable:
         ``second`` makes it a second-stage table, whose root is four frames.
 
         Raises:
-            Exhausted: there is no frame for the root.
+            Exhausted: there are no frames for the roots.
         """
         self._frames = frames
         self._limit = limit
         self._wide = WIDE if second else 1
-        self.root = frames.allocate_run(self._wide) if second else frames.allocate()
+        self.root = self._allocate_root()
+        try:
+            self._spare: Hpa | None = self._allocate_root()
+        except Exhausted:
+            frames.release(self.root, self._wide)
+            raise
+        self._roots = self.root, self._spare
         self._valid: dict[Hpa, int] = {self.root: 0}  # table to its number of valid entries
+        self._lasting: set[Hpa] = set()  # tables above the windows
+
+    def _allocate_root(self) -> Hpa:
+        frames = self._frames
+        return frames.allocate() if self._wide == 1 else frames.allocate_run(self._wide)
 
     def map(self, iova: int, hpa: int, size: int, *, writable: bool) -> None:
         """Map ``size`` bytes that were not mapped; addresses and size are page aligned.
 
         Raises:
-            Exhausted: no frame is left; nothing was mapped.
+            Exhausted: no frame is left; some of it may be mapped now, and is to be unmapped.
         """
         bits = _PAGE_BITS | (WRITABLE if writable else 0)
+        before = len(self._valid)
         try:
             self._fill(self.root, LEVELS - 1, iova, hpa, size, bits)
-        except Exhausted:
-            self.release(self.unmap(iova, size))
-            raise
+        finally:
+            if iova >> _TOP & self._entries(LEVELS - 1) - 1 >= LOWER:
+                self._lasting.update(list(self._valid)[before:])
 
     def unmap(self, iova: int, size: int) -> list[Hpa]:
         """Clear entries; the tables that became empty, unlinked and still to be released.
@@ -135,17 +152,49 @@ class PageTable:
         self._clear(self.root, LEVELS - 1, iova, size, emptied)
         return emptied
 
-    def release(self, tables: list[Hpa]) -> None:
-        """Give tables back that nothing refers to any more."""
-        for table in tables:
+    def renew(self) -> list[Hpa]:
+        """Unmap everything below the middle at once; the tables that are then to be released.
+
+        There is another root, with the upper half of the one before: whoever uses the
+        old one sees all that was mapped, until it turns to the new one and sees none of it.
+        With the old root of the last time not yet released there is no other, and this
+        one's lower half is cleared.
+        """
+        words, count = self._frames.words, self._entries(LEVELS - 1)
+        used = self._lasting | {self.root}
+        gone = [table for table in self._valid if table not in used]
+        old = self._frames.word(self.root)
+        if self._spare is None:
+            words[old : old + LOWER] = _ZEROS[:LOWER]
+        else:
+            new = self._frames.word(self._spare)
+            words[new + LOWER : new + count] = words[old + LOWER : old + count]
+            gone.append(self.root)
+            self.root, self._spare = self._spare, None
+        for table in gone:
             del self._valid[table]
-            self._frames.release(table)
+        upper = words[self._frames.word(self.root) + LOWER :][: count - LOWER].tolist()
+        self._valid[self.root] = len(upper) - upper.count(0)
+        return gone
+
+    def release(self, tables: list[Hpa]) -> None:
+        """Give tables back that nothing refers to any more; an old root becomes the spare one."""
+        for table in tables:
+            if table in self._roots:
+                first = self._frames.word(table)
+                for at in range(first, first + self._wide * ENTRIES, ENTRIES):
+                    self._frames.words[at : at + ENTRIES] = _ZEROS
+                self._spare = table
+            else:
+                self._frames.release(table)
 
     def close(self) -> None:
         """Give every frame back; the IOMMU has forgotten all of them."""
-        if self._valid.pop(self.root, None) is not None:
-            self.release(list(self._valid))
-            self._frames.release(self.root, self._wide)
+        for table in self._valid.keys() - self._roots:
+            self._frames.release(table)
+        for root in self._roots:
+            self._frames.release(root, self._wide)
+        self._valid.clear()
 
     def _entries(self, level: int) -> int:
         return ENTRIES * (self._wide if level == LEVELS - 1 else 1)
@@ -205,5 +254,7 @@ class PageTable:
                     if not self._valid[child]:
                         words[at] = 0
                         self._valid[table] -= 1
+                        del self._valid[child]
+                        self._lasting.discard(child)
                         emptied.append(child)
             iova, size = iova + done, size - done

@@ -6,8 +6,10 @@ import time
 
 from mdevemu.fds import Fd
 from mdevemu.iommu import Iommu, Port
+from mdevemu.iommu.ats import Fabric
 from mdevemu.iommu.registers import Capabilities
 from mdevemu.mdev.address_space import AddressSpace
+from mdevemu.mdev.attachment import OwnDevice
 from mdevemu.mdev.host_iommu import HostIommu
 from mdevemu.memory import PhysicalMemory
 from mdevemu.trace import Trace
@@ -34,16 +36,26 @@ class Host:
         device_id: of the accelerator; all address spaces share it.
     """
 
-    def __init__(self, *, tables: int = 4 * MIB, capabilities: Capabilities | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        tables: int = 4 * MIB,
+        capabilities: Capabilities | None = None,
+        fabric: Fabric | None = None,
+    ) -> None:
         self.device_id = DEVICE
         self.memory = PhysicalMemory()
         self.trace = Trace(time.monotonic_ns)
-        self.iommu = Iommu(self.memory, self.trace, capabilities=capabilities)
+        self.iommu = Iommu(self.memory, self.trace, capabilities=capabilities, fabric=fabric)
         self.driver = HostIommu(self.iommu, self.memory, tables=tables)
 
     def space(self) -> AddressSpace:
         """One more tenant."""
         return AddressSpace(self.driver, self.device_id)
+
+    def own_space(self, device_id: int) -> AddressSpace:
+        """One more tenant, with a device id of its own."""
+        return AddressSpace(self.driver, device_id, OwnDevice)
 
     def faults(self) -> list[tuple[int | None, int, int]]:
         """Everything in the fault queue, as (PASID, cause, Iova)."""
