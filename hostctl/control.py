@@ -191,6 +191,14 @@ class Control:
         reply = self._table("query-contexts", mdev=mdev)
         return [iommu.context(each) for each in reply.tables("contexts")], reply.truth("complete")
 
+    def trace(self, event: str, enable: bool) -> None:
+        """Have a detailed event of the trace made from now on, or not any more."""
+        self._qmp.execute("trace-set", event=event, enable=enable)
+
+    def traced(self, since: int, name: str) -> list[Mapping[str, object]]:
+        """Events after the one with this number whose names are ``name`` or below it."""
+        return [each.facts for each in self._list("query-trace", since=since, name=name)]
+
     def iommu(self) -> IommuCounters:
         """The IOMMU as a whole."""
         return iommu.counters(self._table("query-iommu"))

@@ -174,6 +174,7 @@ class IommuCounters:
 
     Attributes:
         mode: of translation: off, bare, one-level, two-levels, three-levels.
+        halted: its command queue does not answer, so the host turned it off.
         faults, page_requests: records taken out of the queues so far.
         fault_queue_overflows, page_request_queue_overflows: times that records were lost.
         cycles: the hardware's clock; None if it has no performance monitor.
@@ -181,6 +182,7 @@ class IommuCounters:
     """
 
     mode: str
+    halted: bool
     faults: int
     fault_queue_overflows: int
     page_requests: int
@@ -292,6 +294,7 @@ def counters(reply: Table) -> IommuCounters:
     monitor = None if reply.raw("monitor") is None else reply.table("monitor")
     return IommuCounters(
         mode=reply.text("mode"),
+        halted=reply.truth("halted"),
         faults=reply.whole("faults", 0),
         fault_queue_overflows=reply.whole("fault-queue-overflows", 0),
         page_requests=reply.whole("page-requests", 0),

@@ -58,6 +58,11 @@ class Table:
         """The key is there."""
         return key in self._found
 
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """Everything in it, unchecked."""
+        return self._found
+
     def raw(self, key: str) -> object:
         """A value of any type; None if it is missing."""
         return self._found.get(key)

@@ -1,7 +1,8 @@
 """``hostctl iommu``: what it refused, how it translates, what it holds."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 import click
@@ -17,6 +18,9 @@ from hostctl.output import Output
 F = TypeVar("F", bound=Callable[..., object])
 
 _FAULTS = ("sequence", "mdev", "device id", "pasid", "access", "iova", "cause")
+_EVENTS = ("walk", "hit", "command")
+_HEAD = ("number", "time", "name")
+_LOOK_SECONDS = 0.1
 _PAGES = ("sequence", "mdev", "device id", "pasid", "access", "iova", "group")
 
 
@@ -243,7 +247,7 @@ def counters(lab: str | None, control: str | None, as_json: bool) -> None:
 
 def _counter_rows(found: IommuCounters) -> list[tuple[object, object]]:
     rows: list[tuple[object, object]] = [
-        ("mode", found.mode),
+        ("mode", f"{found.mode}, halted" if found.halted else found.mode),
         ("faults", found.faults),
         ("fault queue overflows", found.fault_queue_overflows),
         ("page requests", found.page_requests),
@@ -253,3 +257,65 @@ def _counter_rows(found: IommuCounters) -> list[tuple[object, object]]:
         rows.append(("cycles", found.cycles))
     names = ((f"counter {each.number}, event {each.event}", each.value) for each in found.counters)
     return [*rows, *names]
+
+
+@iommu.command()
+@click.option(
+    "--event",
+    "events",
+    multiple=True,
+    type=click.Choice(_EVENTS),
+    help="Which kind of events, all if not given; may be repeated.",
+)
+@click.option("--seconds", type=float, help="For how long; until Ctrl-C if not given.")
+@emulator_options
+@json_option
+def trace(
+    events: tuple[str, ...],
+    seconds: float | None,
+    lab: str | None,
+    control: str | None,
+    as_json: bool,
+) -> None:
+    """Show walks, hits and commands as they happen; with --json, a line for each.
+
+    It slows the emulator down while it runs, and events that come faster than they can
+    be shown are lost: their numbers tell.
+    """
+    output = Output(json=as_json)
+    chosen = [f"iommu.{each}" for each in events or _EVENTS]
+    end = None if seconds is None else time.monotonic() + seconds
+    with connected(lab, control) as emulator:
+        latest = max((_number(each) for each in emulator.traced(-1, "")), default=-1)
+        try:
+            for event in chosen:
+                emulator.trace(event, True)
+            while end is None or time.monotonic() < end:
+                for each in emulator.traced(latest, "iommu"):
+                    latest = _number(each)
+                    if each["name"] in chosen:
+                        _show_event(output, each)
+                time.sleep(_LOOK_SECONDS)
+        finally:
+            for event in chosen:
+                emulator.trace(event, False)
+
+
+def _number(event: Mapping[str, object]) -> int:
+    number = event["number"]
+    assert isinstance(number, int)
+    return number
+
+
+def _show_event(output: Output, event: Mapping[str, object]) -> None:
+    """One event of the trace, on one line."""
+    if output.json:
+        output.event("iommu.trace", dict(event))
+        return
+    facts = (f"{name}={_brief(value)}" for name, value in event.items() if name not in _HEAD)
+    output.line(f"{event['number']}  {event['name']}  {'  '.join(facts)}")
+
+
+def _brief(value: object) -> str:
+    """A fact as people read it: large numbers are addresses."""
+    return f"{value:#x}" if type(value) is int and value > 0xFFFF else str(value)

@@ -41,8 +41,8 @@ class Operator:
         inspection = Inspection(guest.bench.parent, lambda *event: self.events.append(event))
         self._commands = {command.name: command.run for command in inspection.commands()}
 
-    def ask(self, name, **arguments):
-        return self._commands[name](**arguments)
+    def ask(self, command, /, **arguments):
+        return self._commands[command](**arguments)
 
     def walk(self, iova, pasid=5, **arguments):
         return self.ask("walk-iova", mdev="red", pasid=pasid, iova=iova, **arguments)
@@ -330,3 +330,48 @@ def test_performance_counters_in_use_are_shown(guest, operator):
     (counter,) = monitor["counters"]
     assert (counter["number"], counter["event"]) == (2, IOTLB_MISS)
     assert counter["value"] >= 2
+
+
+# The trace.
+
+
+def traced(operator, since=-1, name="iommu"):
+    return operator.ask("query-trace", since=since, name=name)
+
+
+def test_walks_and_commands_are_traced_while_they_are_wanted(guest, operator):
+    guest.process(5, 0)
+    guest.copy(5)
+    assert [each for each in traced(operator) if each["name"] == "iommu.walk"] == []
+    for event in ("iommu.walk", "iommu.command"):
+        operator.ask("trace-set", event=event, enable=True)
+    guest.invalidate(SPACE, 5)
+    guest.copy(5)
+    seen = traced(operator)
+    commands = [each["command"] for each in seen if each["name"] == "iommu.command"]
+    assert commands == ["IOTINVAL.VMA", "IOFENCE.C"]
+    walks = {each["iova"] for each in seen if each["name"] == "iommu.walk" and each["pasid"] == 5}
+    assert {SOURCE, DESTINATION} <= walks
+    for event in ("iommu.walk", "iommu.command"):
+        operator.ask("trace-set", event=event, enable=False)
+    guest.invalidate(SPACE, 5)
+    guest.copy(5)
+    assert traced(operator, since=seen[-1]["number"]) == []
+
+
+def test_trace_is_filtered_by_name_and_number(guest, operator):
+    guest.bench.trace.emit("iommu.one")
+    guest.bench.trace.emit("iommuother")
+    guest.bench.trace.emit("iommu.two")
+    names = [each["name"] for each in traced(operator)]
+    assert names[-2:] == ["iommu.one", "iommu.two"]
+    assert "iommuother" in [each["name"] for each in traced(operator, name="")]
+    (latest,) = traced(operator, name="iommu.one")
+    assert [each["name"] for each in traced(operator, since=latest["number"])] == ["iommu.two"]
+
+
+def test_unknown_detail_of_the_trace_is_refused(operator):
+    with pytest.raises(
+        ConfigError, match=r"unknown event 'iommu\.wlk'; did you mean 'iommu\.walk'"
+    ):
+        operator.ask("trace-set", event="iommu.wlk", enable=True)
