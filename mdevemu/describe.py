@@ -29,6 +29,8 @@ def markdown(kind: type[Personality[Any]]) -> str:
     ]
     for bar, registers in interface.maps.items():
         lines += ["", f"### BAR{bar}: {size_of(registers):#x} bytes", "", *_registers(registers)]
+    if interface.config:
+        lines += ["", "### Configuration space", "", *_registers(interface.config)]
     for each in interface.structs:
         lines += ["", f"### {each.__name__}: {sizeof(each)} bytes", "", _doc(each), ""]
         lines += ["| offset | bytes | member |", "|---|---|---|"]
@@ -81,6 +83,8 @@ def python(kind: type[Personality[Any]]) -> str:
     ]
     for bar, registers in interface.maps.items():
         lines += ["", f"# BAR{bar}", *_constants(registers)]
+    if interface.config:
+        lines += ["", "# Configuration space", *_constants(interface.config)]
     for each in interface.structs:
         lines += ["", *_struct(each)]
     for codes in interface.codes:

@@ -21,7 +21,7 @@ from mdevemu.errors import GuestFault
 from mdevemu.iommu.port import Port
 from mdevemu.layout import Struct, Word
 from mdevemu.pci.config import Bar, Identity
-from mdevemu.registers import Bank, RegisterMap, Slot, size_of
+from mdevemu.registers import Bank, RegisterMap, Slot, declared, size_of
 from mdevemu.trace import Trace
 from mdevemu.units import PAGE
 
@@ -85,12 +85,14 @@ class Interface:
 
     Attributes:
         maps: register maps by BAR.
+        config: registers of its own in configuration space, from 0x140 on.
         structs: what travels through memory.
         codes: enums in registers and structs.
         numbers: further constants by name.
     """
 
     maps: Mapping[int, type[RegisterMap]]
+    config: type[RegisterMap] | None = None
     structs: Sequence[type[Struct]] = ()
     codes: Sequence[type[enum.IntEnum] | type[enum.IntFlag]] = ()
     numbers: Mapping[str, int] = field(default_factory=dict)
@@ -102,7 +104,8 @@ class Personality(ABC, Generic[M]):
     A subclass names its ``identity`` and ``registers`` (BAR 0), marks methods with
     ``@registers.name.written``, submits work to lanes, and raises GuestFault when
     the driver misuses it; ``fault`` then shows that to the guest.  One with more
-    than registers in BAR 0 also says what its ``interface`` is.
+    than registers in BAR 0 also says what its ``interface`` is; the registers that
+    this has in configuration space have hooks as well.
     """
 
     identity: ClassVar[Identity]
@@ -114,6 +117,11 @@ class Personality(ABC, Generic[M]):
     def __init_subclass__(cls) -> None:
         if "interface" not in vars(cls):
             cls.interface = Interface(maps={0: cls.registers})
+        if config := cls.interface.config:
+            both = {reg.name for reg in declared(cls.registers)} & {
+                reg.name for reg in declared(config)
+            }
+            assert not both, f"{cls.__name__} has {both} in BAR 0 and in configuration space"
         cls._on_write, cls._on_read = dict(cls._on_write), dict(cls._on_read)
         for name, hook in vars(cls).items():
             cls._on_write |= dict.fromkeys(getattr(hook, "_on_write", ()), name)
@@ -127,6 +135,8 @@ class Personality(ABC, Generic[M]):
         self.port = given.port
         self._lanes: list[Lane] = []
         self._bank: Bank[M] = Bank(type(self).registers, self)  # type: ignore[arg-type]
+        config = type(self).interface.config
+        self._config = Bank(config, self) if config else None
         self.start()
 
     @property
@@ -143,8 +153,13 @@ class Personality(ABC, Generic[M]):
 
     @property
     def bars(self) -> Sequence[Bar]:
-        """Its BARs; BAR 1 is the MSI-X table's."""
+        """Its BARs, without the one of the MSI-X table."""
         return (Bar(0, max(PAGE, 1 << (size_of(self.registers) - 1).bit_length())),)
+
+    @property
+    def msix_bar(self) -> int:
+        """Number of the BAR that the MSI-X table gets; one that its own BARs leave free."""
+        return 1
 
     @property
     def pending_intx(self) -> bool:
@@ -182,6 +197,20 @@ class Personality(ABC, Generic[M]):
         if bar == 0:
             self._bank.write(offset, data)
 
+    @property
+    def config_registers(self) -> type[RegisterMap] | None:
+        """Registers of its own in configuration space."""
+        return self.interface.config
+
+    def read_config(self, offset: int, length: int) -> bytes:
+        """Guest read of ``length`` bytes of configuration space."""
+        return self._config.read(offset, length) if self._config else bytes(length)
+
+    def write_config(self, offset: int, data: bytes) -> None:
+        """Guest write of configuration space."""
+        if self._config:
+            self._config.write(offset, data)
+
     def enable(self, bus_master: bool) -> None:
         """The guest allows, or forbids, this function to reach memory."""
         self.port.enabled = bus_master
@@ -192,6 +221,8 @@ class Personality(ABC, Generic[M]):
             lane.cancel()
         self._lanes.clear()
         self._bank.reset()
+        if self._config:
+            self._config.reset()
         self.start()
 
     # What a subclass does its work with.

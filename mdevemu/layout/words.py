@@ -63,7 +63,9 @@ def bits(high: int, low: int, access: Access = Access.RW, *, reset: int = 0) -> 
 E_ = TypeVar("E_", bound=enum.IntEnum)
 
 
-def code(high: int, low: int, kind: type[E_], access: Access = Access.RW) -> Field[E_]:
+def code(
+    high: int, low: int, kind: type[E_], access: Access = Access.RW, *, reset: int = 0
+) -> Field[E_]:
     """An enum in bits ``high`` down to ``low``.
 
     A field that a guest can write must name every code; one that only the
@@ -71,7 +73,7 @@ def code(high: int, low: int, kind: type[E_], access: Access = Access.RW) -> Fie
     """
     complete = len(kind) == 1 << (high - low + 1)
     assert complete or access is Access.RO, f"{kind.__name__} leaves codes unnamed"
-    return Field(high, low, kind, access, kind(0))
+    return Field(high, low, kind, access, kind(reset))
 
 
 class Word:

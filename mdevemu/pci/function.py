@@ -14,8 +14,8 @@ from mdevemu.fds import Fd, close_all
 from mdevemu.pci.capabilities import Power
 from mdevemu.pci.config import Bar, ConfigSpace, Identity, config_space
 from mdevemu.pci.interrupts import Interrupts, Line
-from mdevemu.pci.msix import BAR, PENDING, TABLE, Msix
-from mdevemu.registers import Bank, size_of
+from mdevemu.pci.msix import PENDING, TABLE, Msix
+from mdevemu.registers import Bank, RegisterMap, size_of, slots
 from mdevemu.trace import Trace
 
 CONFIG = 7
@@ -33,11 +33,19 @@ class Device(Protocol):
 
     @property
     def bars(self) -> Sequence[Bar]:
-        """Its BARs; BAR 1 is taken by the MSI-X table if it has vectors."""
+        """Its BARs, without the one of the MSI-X table."""
 
     @property
     def vectors(self) -> int:
         """How many interrupt vectors it has, 0 to 128."""
+
+    @property
+    def msix_bar(self) -> int:
+        """Number of the BAR that the MSI-X table gets if it has vectors."""
+
+    @property
+    def config_registers(self) -> type[RegisterMap] | None:
+        """Registers of its own in configuration space, where no capability is."""
 
     @property
     def pending_intx(self) -> bool:
@@ -51,6 +59,12 @@ class Device(Protocol):
 
     def write(self, bar: int, offset: int, data: bytes) -> None:
         """Guest write of a BAR."""
+
+    def read_config(self, offset: int, length: int) -> bytes:
+        """Guest read of ``length`` bytes of configuration space: zero outside its registers."""
+
+    def write_config(self, offset: int, data: bytes) -> None:
+        """Guest write of configuration space."""
 
     def enable(self, bus_master: bool) -> None:
         """Reach memory from now on, or not any more."""
@@ -93,10 +107,12 @@ class Function:
         self._trace = trace
         self._name = name
         self._line = Line()
-        self._msix = Msix(device.vectors) if device.vectors else None
+        self._msix = Msix(device.vectors, device.msix_bar) if device.vectors else None
         bars = [*device.bars, *([self._msix.bar] if self._msix else [])]
-        place = (device.vectors, BAR, TABLE, PENDING) if self._msix else None
+        place = (device.vectors, device.msix_bar, TABLE, PENDING) if self._msix else None
         self._config = Bank(config_space(identity or device.identity, bars, place))
+        if device.config_registers:
+            check_apart(self._config.kind, device.config_registers)
         self._regions = regions(bars)
         self._interrupts: tuple[Interrupts, ...] = (
             self._line,
@@ -137,8 +153,8 @@ class Function:
         if region == CONFIG:
             regs = self._config.regs
             regs.status.interrupt = self._device.pending_intx and not self.msix_enabled
-            return self._config.read(offset, length)
-        if self._msix and region == BAR:
+            return self._read_config(offset, length)
+        if self._msix and region == self._msix.bar.index:
             return self._msix.read(offset, length)
         if region > 5 or not self._regions[region].size:
             return bytes(length)
@@ -150,12 +166,22 @@ class Function:
         """Write to a region; what does not exist ignores it."""
         if region == CONFIG:
             self._config.write(offset, data)
+            if self._device.config_registers:
+                self._device.write_config(offset, data)
             self._configured()
-        elif self._msix and region == BAR:
+        elif self._msix and region == self._msix.bar.index:
             self._msix.write(offset, data)
         elif region <= 5 and self._regions[region].size:
             self._device.write(region, offset, data)
             self.update()
+
+    def _read_config(self, offset: int, length: int) -> bytes:
+        """Our registers and the device's; where one has its own, the other reads as zero."""
+        ours = self._config.read(offset, length)
+        if not self._device.config_registers:
+            return ours
+        its = self._device.read_config(offset, length)
+        return bytes(a | b for a, b in zip(ours, its, strict=True))
 
     def _configured(self) -> None:
         """Do what the config space says now."""
@@ -279,6 +305,15 @@ class Function:
         if not 0 <= index < len(self._interrupts):
             raise RequestError(errno.EINVAL, f"there is no interrupt index {index}")
         return self._interrupts[index]
+
+
+def check_apart(ours: type[RegisterMap], its: type[RegisterMap]) -> None:
+    """See that a device's configuration registers are where we have none."""
+    assert size_of(its) <= size_of(ours), f"{its.__name__} is larger than configuration space"
+    taken = {at for slot in slots(ours) for at in range(slot.offset, slot.offset + slot.length)}
+    for slot in slots(its):
+        places = range(slot.offset, slot.offset + slot.length)
+        assert taken.isdisjoint(places), f"{its.__name__}.{slot} is taken at {slot.offset:#x}"
 
 
 def regions(bars: Sequence[Bar]) -> Sequence[Region]:

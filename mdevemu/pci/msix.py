@@ -17,8 +17,6 @@ from mdevemu.pci.derive import derive
 from mdevemu.pci.interrupts import Interrupts
 from mdevemu.registers import Array, Bank, RegisterMap
 
-BAR = 1
-"""Which BAR the table is in."""
 TABLE = 0x000
 """Offset of the table."""
 PENDING = 0x800
@@ -79,9 +77,10 @@ class Msix(Interrupts):
         held: the function may not send messages at the moment.
     """
 
-    def __init__(self, vectors: int) -> None:
+    def __init__(self, vectors: int, index: int) -> None:
+        """``index`` is the number of the BAR that the table gets."""
         super().__init__("MSI-X", vectors)
-        self.bar = Bar(BAR, SIZE)
+        self.bar = Bar(index, SIZE)
         self.held = False
         self._masked: set[int] = set()
         self._bank = Bank(msix_registers(vectors))

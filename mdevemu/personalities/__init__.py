@@ -4,9 +4,11 @@ from typing import Any
 
 from mdevemu.accel import Personality
 from mdevemu.personalities.adder import Adder
+from mdevemu.personalities.ioat import Ioat
 from mdevemu.personalities.native import Native
 
 PERSONALITIES: dict[str, type[Personality[Any]]] = {
     "adder": Adder,
+    "ioat": Ioat,
     "native": Native,
 }

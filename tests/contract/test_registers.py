@@ -13,6 +13,7 @@ from mdevemu.registers import Bank, slots
 MAPS = {ConfigSpace} | {
     registers for kind in PERSONALITIES.values() for registers in kind.interface.maps.values()
 }
+MAPS |= {kind.interface.config for kind in PERSONALITIES.values() if kind.interface.config}
 PLACES = [
     (registers, slot)
     for registers in sorted(MAPS, key=lambda kind: kind.__name__)

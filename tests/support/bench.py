@@ -19,6 +19,7 @@ BASE = {
     "type": [
         {"name": "native", "personality": "native", "hbm": "4MiB", "queues": 4},
         {"name": "adder", "personality": "adder"},
+        {"name": "ioat", "personality": "ioat"},
         {"name": "rid", "hbm": "4MiB", "queues": 4, "attach": "rid", "pasid-bits": 20},
     ],
 }

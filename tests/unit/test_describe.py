@@ -25,6 +25,12 @@ def constants(kind):
     return made
 
 
+def maps_of(kind):
+    """Every register map, the one in configuration space last."""
+    interface = kind.interface
+    return [*interface.maps.values(), *([interface.config] if interface.config else [])]
+
+
 def rows(text):
     """Cells of every line of a table, without the lines under headings."""
     lines = [line for line in text.splitlines() if line.startswith("|") and "---" not in line]
@@ -45,7 +51,7 @@ def test_every_field_of_every_register_is_in_the_tables(kind):
         register = (at, name) if name else register
         seen.append((*register, place, field, access, reset))
     expected = []
-    for registers in kind.interface.maps.values():
+    for registers in maps_of(kind):
         for reg in declared(registers):
             at, name = f"{reg.offset:#06x}", reg.name
             if reg.count > 1:
@@ -90,7 +96,7 @@ def test_structs_and_codes_are_in_the_tables(kind):
 @each
 def test_constants_place_every_register_and_field(kind):
     made = constants(kind)
-    for registers in kind.interface.maps.values():
+    for registers in maps_of(kind):
         for reg in declared(registers):
             name = reg.name.upper()
             offset = getattr(made, name)

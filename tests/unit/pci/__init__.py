@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from mdevemu.fds import Fd
 from mdevemu.pci.config import Bar, Identity
 from mdevemu.pci.function import CONFIG, Function
+from mdevemu.registers import Bank, RegisterMap
 from mdevemu.trace import Trace
 
 COMMAND, STATUS, POWER_CONTROL, DEVICE_CONTROL = 0x04, 0x06, 0x44, 0x58
@@ -24,10 +25,17 @@ BARS = (
 class Board:
     """A device: BARs that are bytes, a status register, and a log of what it was told."""
 
+    msix_bar = 1
+
     def __init__(
-        self, vectors: int = 4, bars: Sequence[Bar] = BARS, identity: Identity = IDENTITY
+        self,
+        vectors: int = 4,
+        bars: Sequence[Bar] = BARS,
+        identity: Identity = IDENTITY,
+        config: type[RegisterMap] | None = None,
     ) -> None:
         self.vectors, self.bars, self.identity = vectors, bars, identity
+        self.config_registers, self.config = config, Bank(config) if config else None
         self.status = 0
         self.told: list[object] = []
         self.memory = {bar.index: bytearray(min(bar.size, 0x10000)) for bar in bars}
@@ -46,6 +54,12 @@ class Board:
         if bar == 0 and offset == 0:
             self.status &= ~int.from_bytes(data, "little")  # write one to clear
         self.memory[bar][offset : offset + len(data)] = data
+
+    def read_config(self, offset: int, length: int) -> bytes:
+        return self.config.read(offset, length)
+
+    def write_config(self, offset: int, data: bytes) -> None:
+        self.config.write(offset, data)
 
     def enable(self, bus_master: bool) -> None:
         self.told.append(("enable", bus_master))

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdevemu.layout import Access
+from mdevemu.layout import Access, Word, bits
 from mdevemu.layout.words import access_mask, guest_view, reset_value
 from mdevemu.pci.config import Bar, ConfigSpace, Identity
 from mdevemu.pci.function import CONFIG
-from mdevemu.registers import Slot, declared, slots
+from mdevemu.registers import Reg, RegisterMap, Slot, declared, slots
 from tests.unit.pci import (
     BARS,
     COMMAND,
@@ -73,6 +73,43 @@ def test_bars_that_overlap_are_refused():
         functional(Board(bars=[Bar(0, 0x1000, wide=True)]))
     with pytest.raises(AssertionError):
         Bar(0, 0x1800)
+
+
+class Extra(Word, width=32):
+    """A register of a device's own."""
+
+    errors = bits(7, 0, Access.W1C)
+    mode = bits(15, 8)
+
+
+class ExtraConfig(RegisterMap, size=0x1000):
+    extra = Reg(0x148, Extra)
+
+
+def test_config_registers_of_the_device_are_between_those_of_the_function():
+    board = Board(config=ExtraConfig)
+    function = functional(board)
+    board.config.regs.extra.errors = 0x21
+    assert get(function, 0x148) == 0x21
+    put(function, 0x148, 0xFF01, 4)
+    assert get(function, 0x144, 12) == 0xFF20 << 32
+    assert get(function, 0x00) == 0xACC1_1234
+    assert function.read(CONFIG, 0, 4096) == b"".join(
+        function.read(CONFIG, at, 8) for at in range(0, 4096, 8)
+    )
+
+
+def test_config_registers_on_top_of_the_functions_are_refused():
+    class Over(RegisterMap, size=0x1000):
+        extra = Reg(0x104, Extra)
+
+    class Large(RegisterMap, size=0x2000):
+        extra = Reg(0x148, Extra)
+
+    with pytest.raises(AssertionError, match=r"Over\.extra is taken at 0x104"):
+        functional(Board(config=Over))
+    with pytest.raises(AssertionError, match="larger"):
+        functional(Board(config=Large))
 
 
 def test_identity_shows_in_the_header():
@@ -143,6 +180,20 @@ def test_msix_capability_points_into_its_bar():
     assert get(function, at + 2, 2) == 16
     assert get(function, at + 4) == 0x001
     assert get(function, at + 8) == 0x801
+
+
+def test_msix_table_is_in_the_bar_that_the_device_leaves_to_it():
+    board = Board(vectors=2, bars=[Bar(0, 0x4000, wide=True)])
+    board.msix_bar = 2
+    function = functional(board)
+    at = dict(chain(function))[0x11]
+    assert get(function, at + 4) == 0x002
+    assert get(function, at + 8) == 0x802
+    assert [region.size for region in function.regions[:3]] == [0x4000, 0, 0x1000]
+    function.write(2, 0x08, b"\x21\x43")
+    assert function.read(2, 0x08, 2) == b"\x21\x43"
+    function.write(1, 0x08, b"\xff")
+    assert function.read(1, 0x08, 1) == b"\0"
 
 
 def test_pasid_is_20_bits_without_execute_or_privilege():

@@ -1,0 +1,149 @@
+"""The I/OAT device as a whole: its channels, and what they have in common."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from mdevemu.accel import Identity, Interface, Personality
+from mdevemu.errors import GuestFault
+from mdevemu.pci.config import Bar
+from mdevemu.personalities.ioat.channel import Channel, ChannelFault
+from mdevemu.personalities.ioat.layout import (
+    BAR_SIZE,
+    MAX_CHANNELS,
+    ChainAddress,
+    ChannelCommand,
+    ChannelControl,
+    ChannelError,
+    ChannelState,
+    Descriptor,
+    DescriptorCount,
+    Flag,
+    InterruptControl,
+    IoatConfig,
+    IoatRegs,
+    Operation,
+)
+
+MSIX_BAR = 2
+
+
+@dataclass(slots=True)
+class Counters:
+    """What was counted since reset."""
+
+    completed: int = 0
+    failed: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    interrupts: int = 0
+    doorbells: int = 0
+
+
+class Ioat(Personality[IoatRegs]):
+    """Copies by up to four channels, each with a chain of descriptors and a vector."""
+
+    identity = Identity(vendor=0x8086, device=0x2021, class_code=0x088000)
+    registers = IoatRegs
+    interface = Interface(
+        maps={0: IoatRegs},
+        config=IoatConfig,
+        structs=(Descriptor,),
+        codes=(ChannelState, ChannelError, Flag, Operation),
+    )
+
+    def start(self) -> None:
+        self.counters = Counters()
+        self._channels = [Channel(self, number) for number in range(self.channel_count)]
+        self._raising = 0
+        self.regs.channels.count = self.channel_count
+
+    @property
+    def channel_count(self) -> int:
+        """Channels of this slice: one for each of its queues, as far as there are any."""
+        return min(self.slice.queues, MAX_CHANNELS)
+
+    @property
+    def vectors(self) -> int:
+        return self.channel_count
+
+    @property
+    def bars(self) -> Sequence[Bar]:
+        return (Bar(0, BAR_SIZE, wide=True),)
+
+    @property
+    def msix_bar(self) -> int:
+        return MSIX_BAR
+
+    @property
+    def config(self) -> IoatConfig:
+        """Its live registers in configuration space."""
+        assert self._config
+        assert isinstance(self._config.regs, IoatConfig)
+        return self._config.regs
+
+    def counts(self) -> Mapping[str, int]:
+        return {name.replace("_", "-"): count for name, count in asdict(self.counters).items()}
+
+    def reset(self) -> None:
+        for channel in self._channels:
+            channel.stop()
+        super().reset()
+
+    # Channel registers.
+
+    @IoatRegs.channel_chain.written
+    def _arm(self, number: int, chain: ChainAddress) -> None:
+        for channel in self._channels[number : number + 1]:
+            channel.arm()
+
+    @IoatRegs.channel_descriptors.written
+    def _announce(self, number: int, count: DescriptorCount) -> None:
+        self.counters.doorbells += 1
+        for channel in self._channels[number : number + 1]:
+            channel.announce()
+
+    @IoatRegs.channel_command.written
+    def _command(self, number: int, command: ChannelCommand) -> None:
+        if number >= self.channel_count:
+            command.reset = False
+        for channel in self._channels[number : number + 1]:
+            channel.command(command)
+
+    @IoatRegs.channel_control.written
+    def _rearm(self, number: int, control: ChannelControl) -> None:
+        for channel in self._channels[number : number + 1]:
+            channel.deliver()
+
+    def fault(self, fault: GuestFault) -> None:
+        assert isinstance(fault, ChannelFault), f"unexpected {fault!r}"
+        error = ChannelError(fault.code)
+        self.counters.failed += 1
+        self.config.error_status.errors |= error & ~self.config.error_mask.errors
+        self._channels[fault.channel].fail(error)
+
+    # Interrupts.
+
+    def raise_vector(self, channel: int) -> None:
+        """Interrupt the driver on behalf of a channel."""
+        self.counters.interrupts += 1
+        self._raising = channel
+        self.interrupt(channel if self.regs.interrupt_control.vector_per_channel else 0)
+
+    @IoatRegs.interrupt_control.written
+    def _enable_interrupts(self, control: InterruptControl) -> None:
+        for channel in self._channels:
+            channel.deliver()
+
+    @IoatRegs.interrupt_control.reading
+    def _show_interrupts(self) -> None:
+        control = self.regs.interrupt_control
+        control.status = self.regs.attention.channels != 0
+        control.interrupt = self.pending_intx
+
+    def pend(self, vector: int) -> None:
+        # Without messages each channel has a bit, whatever its vector would have been.
+        self.regs.attention.channels |= 1 << self._raising
+
+    @property
+    def pending_intx(self) -> bool:
+        return self.regs.attention.channels != 0 and self.regs.interrupt_control.master_enable
