@@ -198,7 +198,6 @@ class Channel:
         self._done = (self._done + 1) % COUNT
         self._last = at
         self._next = Iova(descriptor.next) if self.pending else None
-        self._device.counters.completed += 1
         self._device.regs.channel_status[self.number].completed = at >> 6
         if not self.pending:
             self._rest()
@@ -207,6 +206,7 @@ class Channel:
                 self._write_back()
             except DmaFault as fault:
                 raise self._fault(ChannelError.COMPLETION_ADDRESS, str(fault)) from None
+        self._device.counters.completed += 1
         if descriptor.control & Flag.INTERRUPT:
             self.interrupt()
 

@@ -26,10 +26,24 @@ from mdevemu.personalities.ioat.layout import (
 
 MSIX_BAR = 2
 
+OF_DESCRIPTORS = (
+    ChannelError.READ_DATA
+    | ChannelError.WRITE_DATA
+    | ChannelError.CONTROL
+    | ChannelError.LENGTH
+    | ChannelError.COMPLETION_ADDRESS
+)
+"""Errors of a descriptor that could be read."""
+
 
 @dataclass(slots=True)
 class Counters:
-    """What was counted since reset."""
+    """What was counted since reset.
+
+    Attributes:
+        completed, failed: descriptors that were read and done, or could not be.
+        faults: how often a channel halted by an error.
+    """
 
     completed: int = 0
     failed: int = 0
@@ -37,6 +51,7 @@ class Counters:
     bytes_written: int = 0
     interrupts: int = 0
     doorbells: int = 0
+    faults: int = 0
 
 
 class Ioat(Personality[IoatRegs]):
@@ -117,7 +132,8 @@ class Ioat(Personality[IoatRegs]):
     def fault(self, fault: GuestFault) -> None:
         assert isinstance(fault, ChannelFault), f"unexpected {fault!r}"
         error = ChannelError(fault.code)
-        self.counters.failed += 1
+        self.counters.faults += 1
+        self.counters.failed += bool(error & OF_DESCRIPTORS)
         self.config.error_status.errors |= error & ~self.config.error_mask.errors
         self._channels[fault.channel].fail(error)
 

@@ -1,7 +1,7 @@
 """I/OAT version 3.2: words, registers and descriptors, with the names of the datasheet.
 
-Spec: Intel Xeon Processor C5500/C3500 Series Datasheet, volume 2, "Intel QuickData
-Technology DMA registers"; Linux, drivers/dma/ioat (what its driver relies on)
+Spec: Intel Xeon Processor E7-2800/4800/8800 v2 Product Family Datasheet, volume 2, §14.5;
+Linux, drivers/dma/ioat (what its driver relies on)
 """
 
 import enum
