@@ -64,7 +64,8 @@ class VmSpec:
     Attributes:
         mdevs: names of the mdevs that it gets, in the order of its slots.
         memory: bytes.
-        iommu: "intel" gives the guest an IOMMU, which its user-space drivers need; "none" does not.
+        iommu: which IOMMU the guest gets, "intel", "amd" or "virtio": its user-space drivers
+            need one; "none" is none.
         kernel: words to add to the kernel's command line.
     """
 
@@ -205,7 +206,7 @@ def _vm(table: Table, mdevs: list[str]) -> VmSpec:
         mdevs=given,
         memory=table.size("memory", _LEAST_MEMORY, "512MiB"),
         cpus=table.whole("cpus", 1, 64, 1),
-        iommu=table.choice("iommu", ("intel", "none"), "intel"),
+        iommu=table.choice("iommu", ("intel", "amd", "virtio", "none"), "intel"),
         kernel=table.texts("kernel", ()),
     )
 

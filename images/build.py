@@ -40,6 +40,14 @@ mkdir -p /dev/pts /dev/shm /dev/virtio-ports
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 ln -s /proc/self/fd /dev/fd
+if [ -e /sys/firmware/acpi/tables/VIOT ]; then
+  # Every other device waits until its IOMMU has a driver.
+  modprobe virtio_iommu
+  for _ in $(seq 100); do
+    ls /sys/class/virtio-ports/*/name > /dev/null 2>&1 && break
+    sleep 0.1
+  done
+fi
 modprobe -a {modules}
 for port in /sys/class/virtio-ports/*; do
   read -r name < "$port/name" && ln -s "../${{port##*/}}" "/dev/virtio-ports/$name"

@@ -6,9 +6,14 @@ from collections.abc import Mapping, Sequence
 from guest.protocol import PORT
 from hostctl.vm.spec import Machine, Plan
 
-# What QEMU's own manual asks for with an IOMMU for passed-through devices:
-# caching-mode tells the VMM about every new mapping, intremap needs a split irqchip.
-_IOMMU = {"driver": "intel-iommu", "caching-mode": True, "intremap": "on"}
+# What QEMU's own manual asks for with an IOMMU for passed-through devices: caching-mode tells
+# the VMM about every new mapping, as dma-remap does; intremap needs a split irqchip.
+_IOMMUS: Mapping[str, Mapping[str, object]] = {
+    "intel": {"driver": "intel-iommu", "caching-mode": True, "intremap": "on"},
+    "amd": {"driver": "amd-iommu", "dma-remap": True},
+    "virtio": {"driver": "virtio-iommu-pci", "bus": "pcie.0"},
+}
+_IOMMU_WORDS = {"intel": ["intel_iommu=on"]}
 
 
 def _value(value: object) -> str:
@@ -56,8 +61,8 @@ def argv(plan: Plan, machine: Machine) -> list[str]:
     comes before the devices that it guards.
     """
     choice = _cpu(plan.accelerator)
-    iommu = ["-device", json.dumps(_IOMMU)] if plan.iommu == "intel" else []
-    append = [*machine.append, *(["intel_iommu=on"] if iommu else []), *plan.kernel]
+    iommu = _IOMMUS.get(plan.iommu)
+    append = [*machine.append, *_IOMMU_WORDS.get(plan.iommu, []), *plan.kernel]
     return [
         *machine.qemu,
         *("-name", _options(guest=plan.name)),
@@ -75,7 +80,7 @@ def argv(plan: Plan, machine: Machine) -> list[str]:
         *("-qmp", f"unix:{_value(plan.qmp)},server=on,wait=off"),
         *("-chardev", _options(backend="file", id="console", path=plan.console)),
         *("-serial", "chardev:console"),
-        *iommu,
+        *(["-device", json.dumps(iommu)] if iommu else []),
         *_device(driver="virtio-serial-pci", id="serial", bus="pcie.0"),
         *(
             "-chardev",

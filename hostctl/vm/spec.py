@@ -43,7 +43,7 @@ class Plan:
 
     Attributes:
         memory: bytes.
-        iommu: "intel" or "none".
+        iommu: "intel", "amd", "virtio" or "none".
         kernel: words that its lab adds to the kernel's command line.
         slots: its slices, in order.
         accelerator: "kvm" or "tcg".

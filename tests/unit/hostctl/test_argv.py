@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from hostctl.vm.argv import argv
 from hostctl.vm.spec import Machine, Plan, Slot
 
@@ -56,9 +58,18 @@ def test_iommu_comes_before_every_device_it_guards() -> None:
     assert "intel_iommu=on" in after(argv(PLAN, MACHINE), "-append").split()
 
 
+@pytest.mark.parametrize(
+    ("iommu", "driver"), [("amd", "amd-iommu"), ("virtio", "virtio-iommu-pci")]
+)
+def test_other_iommus_come_first_and_need_no_kernel_word(iommu: str, driver: str) -> None:
+    line = argv(replace(PLAN, iommu=iommu), MACHINE)
+    assert devices(line)[0]["driver"] == driver
+    assert "iommu" not in after(line, "-append")
+
+
 def test_without_iommu_neither_device_nor_kernel_word() -> None:
     line = argv(replace(PLAN, iommu="none"), MACHINE)
-    assert not any(device["driver"] == "intel-iommu" for device in devices(line))
+    assert not any("iommu" in str(device["driver"]) for device in devices(line))
     assert "intel_iommu=on" not in after(line, "-append")
 
 
