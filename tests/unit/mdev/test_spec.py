@@ -164,7 +164,7 @@ WRONG = [
     ("engine", "operations", MISSING, "is missing"),
     *[("type", "name", value, "") for value in (MISSING, *NAMES)],
     *[("type", "description", value, "") for value in TEXTS],
-    *[("type", "personality", value, "adder, native") for value in (*TEXTS, "", "nativ")],
+    *[("type", "personality", value, "adder, ioat, native") for value in (*TEXTS, "", "nativ")],
     *[("type", "hbm", value, "64 GiB, as '64MiB'") for value in SIZES],
     ("type", "hbm", "258MiB", str(256 * MIB)),
     *[("type", "weight", value, "1 to 1000") for value in (*COUNTS, 1001)],
