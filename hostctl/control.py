@@ -210,16 +210,16 @@ class Control:
             yield (_PARSERS[name](Table(name, facts, nonsense)) for name, facts in events)
 
     def counters(self) -> dict[str, Counters]:
-        """What each mdev has done, by its name."""
+        """What each mdev has done, by its name; 0 for what its personality does not count."""
         return {
             reply.text("mdev"): Counters(
-                completed=reply.whole("completed", 0),
-                failed=reply.whole("failed", 0),
-                bytes_read=reply.whole("bytes-read", 0),
-                bytes_written=reply.whole("bytes-written", 0),
-                interrupts=reply.whole("interrupts", 0),
-                doorbells=reply.whole("doorbells", 0),
-                faults=reply.whole("faults", 0),
+                completed=reply.whole("completed", 0, default=0),
+                failed=reply.whole("failed", 0, default=0),
+                bytes_read=reply.whole("bytes-read", 0, default=0),
+                bytes_written=reply.whole("bytes-written", 0, default=0),
+                interrupts=reply.whole("interrupts", 0, default=0),
+                doorbells=reply.whole("doorbells", 0, default=0),
+                faults=reply.whole("faults", 0, default=0),
                 busy_ns=reply.whole("busy-ns", 0),
             )
             for reply in self._list("query-counters")
