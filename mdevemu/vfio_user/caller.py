@@ -13,7 +13,6 @@ from mdevemu.fds import Fd, close_all
 from mdevemu.vfio_user import wire
 from mdevemu.vfio_user.messages import Message, encode
 from mdevemu.vfio_user.transport import Transport
-from mdevemu.vfio_user.wire import Command
 
 
 class HasDescriptor(Protocol):
@@ -66,9 +65,7 @@ class Caller:
         """Hang up; again does nothing."""
         self._transport.close()
 
-    def request(
-        self, command: Command, payload: bytes = b"", fds: Sequence[FileLike] = ()
-    ) -> bytes:
+    def request(self, command: int, payload: bytes = b"", fds: Sequence[FileLike] = ()) -> bytes:
         """The reply's payload; descriptors that came with it are closed.
 
         Raises:
@@ -82,13 +79,13 @@ class Caller:
         return reply
 
     def exchange(
-        self, command: Command, payload: bytes = b"", fds: Sequence[FileLike] = ()
+        self, command: int, payload: bytes = b"", fds: Sequence[FileLike] = ()
     ) -> tuple[bytes, list[Fd]]:
         """The reply's payload and descriptors, which are the caller's; raises like ``request``."""
         id = self.post(command, payload, fds)
         deadline = time.monotonic() + self._timeout
         while True:
-            message = self._receive(command, deadline)
+            message = self._receive(wire.name(command), deadline)
             if message.flags & wire.TYPE_MASK == wire.COMMAND:
                 self._decline(message)
                 continue
@@ -98,12 +95,12 @@ class Caller:
             if message.flags & wire.ERROR:
                 message.close()
                 number = message.error if message.error in errno.errorcode else errno.EINVAL
-                raise RequestError(number, f"{command.name} refused")
+                raise RequestError(number, f"{wire.name(command)} refused")
             return message.payload, message.take()
 
     def post(
         self,
-        command: Command,
+        command: int,
         payload: bytes,
         fds: Sequence[FileLike] = (),
         flags: int = wire.COMMAND,
@@ -123,7 +120,7 @@ class Caller:
             self.close()
             raise TimeoutError("server does not read")
 
-    def _receive(self, command: Command, deadline: float) -> Message:
+    def _receive(self, wanted: str, deadline: float) -> Message:
         try:
             while (message := self._transport.next()) is None:
                 if not self._transport.receive():
@@ -132,7 +129,7 @@ class Caller:
                     raise BlockingIOError
         except BlockingIOError:
             self.close()
-            raise TimeoutError(f"no reply to {command.name} in {self._timeout} s") from None
+            raise TimeoutError(f"no reply to {wanted} in {self._timeout} s") from None
         except (OSError, ProtocolError):
             self.close()
             raise

@@ -26,7 +26,7 @@ from mdevemu.fds import Fd, close_all
 from mdevemu.layout import Struct, pack, sizeof, unpack
 from mdevemu.vfio_user import wire
 from mdevemu.vfio_user.caller import Caller, FileLike, connect
-from mdevemu.vfio_user.version import OURS, decode_version, encode_version
+from mdevemu.vfio_user.version import OURS, decode_version, encode_version, offered
 from mdevemu.vfio_user.wire import (
     ACCESS,
     Command,
@@ -99,6 +99,7 @@ class Client:
 
     Attributes:
         server: what the server said it can do.
+        offered: the same in its own words, whatever the keys.
         minor: the protocol's minor version that both speak.
     """
 
@@ -121,6 +122,7 @@ class Client:
         try:
             reply = self._caller.request(Command.VERSION, encode_version(wire.MINOR, OURS))
             major, self.minor, self.server = decode_version(reply)
+            self.offered = offered(reply)
         except RequestError as refusal:
             raise self._caller.broken(f"no agreement: {refusal.reason}") from refusal
         if major != wire.MAJOR or self.minor > wire.MINOR:
@@ -334,6 +336,15 @@ class Client:
     def unmask_intx(self) -> None:
         """End of interrupt: let INTx fire again."""
         self.set_irqs(Irq.INTX, SetFlags.NONE | SetFlags.UNMASK, 0, 1)
+
+    def ask(self, command: int, payload: bytes = b"", fds: Sequence[FileLike] = ()) -> bytes:
+        """Any command, as it is; the reply's payload.
+
+        Raises:
+            RequestError: the server refused.
+            ProtocolError, ConnectionError, TimeoutError: as for every request.
+        """
+        return self._caller.request(command, payload, fds)
 
     def reset(self) -> None:
         """Function-level reset."""

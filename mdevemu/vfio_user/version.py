@@ -86,6 +86,13 @@ def decode_version(payload: bytes) -> tuple[int, int, Capabilities]:
     return major, minor, _capabilities(payload[wire.VERSION.size :])
 
 
+def offered(payload: bytes) -> dict[str, Any]:
+    """What a VERSION that can be decoded says it can do, whatever the keys."""
+    text = payload[wire.VERSION.size : -1]
+    told: dict[str, Any] = json.loads(text).get("capabilities", {}) if text else {}
+    return told
+
+
 def _capabilities(text: bytes) -> Capabilities:
     if not text:
         return Capabilities()

@@ -66,6 +66,14 @@ class Command(enum.IntEnum):
     MIG_DATA_WRITE = 18
 
 
+def name(command: int) -> str:
+    """What a command is called, also one that nobody knows."""
+    return Command(command).name if command in _COMMANDS else f"command {command}"
+
+
+_COMMANDS = frozenset(Command)
+
+
 class RegionIndex(enum.IntEnum):
     """Which region a number names.  Spec: linux/vfio.h, VFIO_PCI_*_REGION_INDEX."""
 

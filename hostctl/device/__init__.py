@@ -1,0 +1,1 @@
+"""Looking at the device of any vfio-user server, with no VM."""
