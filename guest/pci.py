@@ -122,11 +122,6 @@ class Function:
         if self.driver is not None:
             self._write("driver/unbind", self.address)
 
-    def forget_driver(self) -> None:
-        """Undo ``bind``: unbind, and let its ids choose the driver again."""
-        self.unbind()
-        self._write("driver_override", "\n")
-
     def facts(self) -> Message:
         """All of it, for the host."""
         return {

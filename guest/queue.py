@@ -251,10 +251,6 @@ class Queue:
                 self.device.ring_doorbell(self.number, native.DOORBELL_CQ_HEAD, self._head)
         return found
 
-    def ring_completion_doorbell(self) -> None:
-        """Tell a stalled queue that there is room, event index or not."""
-        self.device.ring_doorbell(self.number, native.DOORBELL_CQ_HEAD, self._head)
-
     def wait(self, seconds: float, *, quiet: bool = False) -> list[Completion]:
         """Completions, at least one; sleeps on the interrupt if the queue has one.
 
