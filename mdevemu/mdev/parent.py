@@ -70,9 +70,12 @@ class Parent:
 
     def available(self, kind: MdevType) -> int:
         """How many slices of a type could be created now."""
-        used = sum(1 for mdev in self.mdevs.values() if mdev.type is kind)
         room = self.hbm.room_for(kind.hbm) if kind.hbm else kind.instances
-        return max(0, min(kind.instances - used, room))
+        return max(0, min(kind.instances - self._used(kind), room))
+
+    def _used(self, kind: MdevType) -> int:
+        """How many slices of a type there are."""
+        return sum(1 for mdev in self.mdevs.values() if mdev.type is kind)
 
     def step(self) -> bool:
         """Do one piece of work, and pass page requests on; False when there is no work."""
@@ -252,7 +255,7 @@ class Parent:
 
     def _no_room(self, kind: MdevType) -> str:
         """Why there cannot be another slice of a type."""
-        used = sum(1 for mdev in self.mdevs.values() if mdev.type is kind)
+        used = self._used(kind)
         if used >= kind.instances:
             return f"{kind.id}: {used} of {kind.instances} instances are in use"
         holes = ", ".join(f"{count} at {at:#x}" for at, count in self.hbm.holes())

@@ -1,6 +1,6 @@
 """One queue of the native device: from a doorbell to completions."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
 from mdevemu.accel import CompletionRing, Popped, Ring, Work
@@ -94,10 +94,7 @@ class Queue:
         Raises:
             QueueFault: DOORBELL_RANGE; nothing changed.
         """
-        try:
-            self.ring.announce(tail)
-        except CommandFault:
-            raise self._fault(FaultCode.DOORBELL_RANGE, tail, self.ring.head) from None
+        self._moved(self.ring.announce, tail)
         self._go()
 
     def take(self, head: int) -> None:
@@ -106,16 +103,24 @@ class Queue:
         Raises:
             QueueFault: DOORBELL_RANGE; nothing changed.
         """
-        try:
-            self.completions.take(head)
-        except CommandFault:
-            raise self._fault(FaultCode.DOORBELL_RANGE, head, self.ring.head) from None
+        self._moved(self.completions.take, head)
         self._go()
 
     def stop(self, code: FaultCode | None = None) -> None:
         """Do nothing any more: disabled, or failed with a code."""
         self.lane.cancel()
         self._show(QueueState.DISABLED if code is None else QueueState.FAILED, code)
+
+    def _moved(self, accept: Callable[[int], None], index: int) -> None:
+        """The driver moved an index of a ring, by doorbell or in the shadow area.
+
+        Raises:
+            QueueFault: DOORBELL_RANGE; nothing changed.
+        """
+        try:
+            accept(index)
+        except CommandFault:
+            raise self._fault(FaultCode.DOORBELL_RANGE, index, self.ring.head) from None
 
     # What the device does.
 
@@ -198,10 +203,7 @@ class Queue:
             tail = unpack(Shadow, port.read(self._shadow, sizeof(Shadow))).sq_tail
         except DmaFault as fault:
             raise self._dma(FaultCode.SHADOW_ACCESS, self.ring.head, fault) from None
-        try:
-            self.ring.announce(tail)
-        except CommandFault:
-            raise self._fault(FaultCode.DOORBELL_RANGE, tail, self.ring.head) from None
+        self._moved(self.ring.announce, tail)
         return not self.ring.empty
 
     def _room(self) -> bool:
@@ -212,10 +214,7 @@ class Queue:
             shadow = unpack(Shadow, self._port.read(self._shadow, sizeof(Shadow)))
         except DmaFault as fault:
             raise self._dma(FaultCode.SHADOW_ACCESS, self.ring.head, fault) from None
-        try:
-            self.completions.take(shadow.cq_head)
-        except CommandFault:
-            raise self._fault(FaultCode.DOORBELL_RANGE, shadow.cq_head, self.ring.head) from None
+        self._moved(self.completions.take, shadow.cq_head)
         return not self.completions.full
 
     def _show(self, state: QueueState, code: FaultCode | None = None) -> None:
