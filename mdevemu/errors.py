@@ -6,6 +6,7 @@
      +-- RequestError     the VMM asked for something we refuse: an error reply
      +-- GuestFault       the guest's driver misused the device
           +-- DmaFault        an access that the IOMMU did not allow
+          |    +-- Elsewhere   bytes that a client keeps: to be asked for
           +-- CommandFault    a command that the device cannot execute
 
 A bug of ours is an AssertionError, and nothing catches it.
@@ -76,6 +77,14 @@ class DmaFault(GuestFault):
         self.length = length
         self.cause = cause
         self.write = write
+
+
+class Elsewhere(DmaFault):
+    """The access is allowed, and its bytes are with a client, who can be asked for them.
+
+    Work that can wait asks (``mdevemu.accel.reach``).  To whoever cannot wait this is
+    a fault as every other.
+    """
 
 
 class CommandFault(GuestFault):

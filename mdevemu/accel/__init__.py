@@ -1,6 +1,7 @@
 """What every accelerator is made of: engines, HBM, rings, and the personality base."""
 
 from mdevemu.accel.personality import Interface, Personality, Slice
+from mdevemu.accel.reach import Reach, Reading, Writing
 from mdevemu.accel.ring import CompletionRing, Popped, Ring
 from mdevemu.accel.scheduler import Work
 from mdevemu.pci.config import Identity
@@ -11,7 +12,10 @@ __all__ = [
     "Interface",
     "Personality",
     "Popped",
+    "Reach",
+    "Reading",
     "Ring",
     "Slice",
     "Work",
+    "Writing",
 ]

@@ -4,9 +4,11 @@ Indices are free-running, modulo 2**32; an index's place in its ring is what is
 left of it after division by the number of entries.
 """
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from mdevemu.accel.reach import Reading, Writing
 from mdevemu.errors import CommandFault
 from mdevemu.layout import Struct, pack, sizeof, unpack
 from mdevemu.units import Iova
@@ -18,13 +20,13 @@ INDEX_MASK = 0xFFFF_FFFF
 
 
 class Memory(Protocol):
-    """What a ring lives in; an IOMMU port fits."""
+    """What a ring lives in; each access may have to wait, which is part of the work."""
 
-    def read(self, iova: Iova, length: int) -> bytes:
+    def read(self, iova: Iova, length: int) -> Reading:
         """Bytes at an address."""
 
-    def write(self, iova: Iova, data: bytes) -> None:
-        """Put bytes at an address, all of them or none."""
+    def write(self, iova: Iova, data: bytes) -> Writing:
+        """Put bytes at an address."""
 
 
 @dataclass(slots=True)
@@ -83,7 +85,7 @@ class Ring(Generic[S]):
         """Every announced command was taken."""
         return self.head == self.tail
 
-    def pop(self) -> Popped[S]:
+    def pop(self) -> Generator[int, None, Popped[S]]:
         """Take the next command; the one before must have been settled.
 
         Raises:
@@ -93,7 +95,8 @@ class Ring(Generic[S]):
         assert self._last is None or self._last.settled, f"command {self.head - 1} never completed"
         size = sizeof(self._kind)
         at = Iova(self._base + (self.head & (self._entries - 1)) * size)
-        self._last = Popped(self.head, unpack(self._kind, self._memory.read(at, size)))
+        data = yield from self._memory.read(at, size)
+        self._last = Popped(self.head, unpack(self._kind, data))
         self.head = (self.head + 1) & INDEX_MASK
         return self._last
 
@@ -138,7 +141,7 @@ class CompletionRing(Generic[R]):
             raise CommandFault(0, f"took {head} with {self.tail} written")
         self.head = head
 
-    def put(self, popped: Popped[S], record: R) -> None:
+    def put(self, popped: Popped[S], record: R) -> Writing:
         """Complete a command: all of its record, and then the two bytes with the phase.
 
         Raises:
@@ -147,7 +150,7 @@ class CompletionRing(Generic[R]):
         assert not self.full
         data = pack(record)
         at = Iova(self._base + (self.tail & (self._entries - 1)) * self._size)
-        self._memory.write(at, data[:-2])
-        self._memory.write(Iova(at + self._size - 2), data[-2:])
+        yield from self._memory.write(at, data[:-2])
+        yield from self._memory.write(Iova(at + self._size - 2), data[-2:])
         popped.settle()
         self.tail = (self.tail + 1) & INDEX_MASK

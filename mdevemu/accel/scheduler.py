@@ -13,6 +13,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from mdevemu.errors import GuestFault
@@ -76,6 +77,33 @@ class Lane:
         self._parked = False
         if self._work:
             self._flow.ready(self)
+
+    def wait(
+        self, ask: Callable[[Callable[[bytes | None], None]], None], limit: int
+    ) -> Generator[int, None, bytes | None]:
+        """Part of this lane's work: ask, and do nothing until the answer is there.
+
+        ``ask`` is given whom to tell the answer, now or later; it is None after
+        ``limit`` nanoseconds.  What comes when nobody waits any more means nothing.
+        """
+        answers: list[bytes | None] = []
+        over = False
+
+        def answered(answer: bytes | None) -> None:
+            if not over and not answers:
+                answers.append(answer)
+                self.wake()
+
+        alarm = self._flow.after(limit, partial(answered, None))
+        try:
+            ask(answered)
+            while not answers:
+                self.park()
+                yield KIB
+            return answers[0]
+        finally:
+            over = True
+            alarm.cancel()
 
     @property
     def runnable(self) -> bool:

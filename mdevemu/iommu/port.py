@@ -7,12 +7,12 @@ memory; what it reaches is decided by the IOMMU alone, each time.
 import struct
 from collections.abc import Sequence
 
-from mdevemu.errors import DmaFault
+from mdevemu.errors import DmaFault, Elsewhere
 from mdevemu.iommu.causes import ACCESS_FAULT, PAGE_FAULT, Access, Fault
 from mdevemu.iommu.iommu import Iommu
 from mdevemu.iommu.requesters import BATCH
 from mdevemu.iommu.requests import Request
-from mdevemu.memory import Miss, PhysicalMemory
+from mdevemu.memory import Lender, Miss, PhysicalMemory
 from mdevemu.units import PAGE, Hpa, Iova
 
 _END = 1 << 64
@@ -107,6 +107,7 @@ class Port:
 
         Raises:
             DmaFault: a byte of it may not be read.
+            Elsewhere: it may be read, and a client has to be asked for some of it.
         """
         delta = self._readable.get(iova >> 12)
         if delta is not None and self.gate.open and 0 < length <= PAGE - (iova & PAGE - 1):
@@ -133,6 +134,7 @@ class Port:
 
         Raises:
             DmaFault: a byte of it may not be written; none was.
+            Elsewhere: it may be written, and a client has to be asked; none was.
         """
         length = len(data)
         delta = self._writable.get(iova >> 12)
@@ -155,7 +157,10 @@ class Port:
                 at = iova + line.delta
                 raise self._missed(iova, length, iova, at, length, Access.WRITE) from None
         whole = memoryview(data)
-        for at, to, count in self._runs(iova, length, Access.WRITE):
+        runs = self._runs(iova, length, Access.WRITE)
+        if len(runs) > 1 and any(self._memory.lender(to) for _, to, _ in runs):
+            raise Elsewhere(iova, length, ACCESS_FAULT[Access.WRITE], write=True)
+        for at, to, count in runs:
             done = at - iova
             self.store(at, to, whole[done : done + count])
 
@@ -174,6 +179,21 @@ class Port:
             view = self._memory.view(to, count)
             found.append(Piece(self, at, to, count, write) if view is None else view)
         return found
+
+    def first(
+        self, iova: Iova, length: int, *, write: bool
+    ) -> tuple[int, tuple[Lender, int] | None]:
+        """Where an access begins: how many bytes lie together, and whom to ask for them.
+
+        That is None if they are here, else the client and the Iova that it knows them
+        by.  The whole access is translated, as ``read`` and ``write`` do it.
+
+        Raises:
+            DmaFault: a byte of it may not be reached.
+        """
+        runs = self._runs(iova, length, Access.WRITE if write else Access.READ)
+        _, to, count = runs[0]
+        return count, self._memory.lender(to)
 
     def granted(self, iova: Iova, *, write: bool) -> bool:
         """What ATS says of a page; nothing is moved, and a page that is absent is no fault."""
@@ -297,8 +317,13 @@ class Port:
     def _missed(
         self, iova: int, length: int, at: int, to: int, count: int, access: Access
     ) -> DmaFault:
-        """Nothing is behind a run at ``to``: an access fault at its first missing page."""
+        """Nothing is behind a run at ``to``: an access fault at its first missing page.
+
+        Unless a client has it: then nothing is wrong, and nothing is reported.
+        """
         write = access == Access.WRITE
+        if self._memory.lender(to):
+            return Elsewhere(at, iova + length - at, ACCESS_FAULT[access], write=write)
         first = at
         for page in range(at & -PAGE, at + count, PAGE):
             first = max(page, at)

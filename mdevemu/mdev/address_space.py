@@ -16,7 +16,7 @@ from mdevemu.iommu import Port
 from mdevemu.mdev.attachment import Attachment, SharedDevice
 from mdevemu.mdev.host_iommu import HostIommu
 from mdevemu.mdev.tables import LOWER, Exhausted
-from mdevemu.memory import Backing, inspect, open_backing
+from mdevemu.memory import Backing, Far, Lender, inspect, open_backing
 from mdevemu.units import PAGE, Hpa
 
 LIMIT = LOWER << 39
@@ -49,10 +49,16 @@ class _Lent:
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """A range that a VMM mapped; without a file no entry stands for it."""
+    """A range that a VMM mapped; without a file it is far, or nothing is behind it."""
 
     size: int
     lent: _Lent | None
+    far: bool = False
+
+    @property
+    def mapped(self) -> bool:
+        """Table entries lead to it."""
+        return self.far or self.lent is not None
 
 
 class AddressSpace:
@@ -86,6 +92,8 @@ class AddressSpace:
         self._files = 0
         self._bytes = 0
         self._hbm = 0
+        self._far = Far(LIMIT)
+        self._far_base: Hpa | None = None
 
     @property
     def device_id(self) -> int:
@@ -105,6 +113,10 @@ class AddressSpace:
         """Memory as this mdev sees it; not enabled yet."""
         return self._host.port(self.device_id, self.pasid)
 
+    def attach(self, client: Lender | None) -> None:
+        """Whom to ask for the bytes of windows without a file, from now on; None is nobody."""
+        self._far.lender = client
+
     def map(
         self,
         iova: int,
@@ -117,7 +129,8 @@ class AddressSpace:
     ) -> None:
         """Let the device reach ``size`` bytes of ``file`` at ``iova``; owns ``file``.
 
-        Without a file the window is only remembered: the device faults there.
+        Without a file its bytes stay with the client that is attached, which is asked
+        for them; if nobody is, the window is only remembered, and the device faults there.
 
         Raises:
             RequestError: nothing was mapped.
@@ -128,7 +141,8 @@ class AddressSpace:
                 if file is not None and writable:
                     # Spec: RISC-V Privileged, Sv39: W without R is a reserved encoding.
                     raise RequestError(errno.EINVAL, "a window cannot be write-only")
-                self._remember(at, iova, _Window(size, None))
+                far = readable and self._map_far(iova, size, writable=writable)
+                self._remember(at, iova, _Window(size, None, far))
                 return
             lent = self._lend(file, offset + size, writable=writable)
             try:
@@ -155,6 +169,7 @@ class AddressSpace:
         del self._windows[iova], self._starts[bisect_left(self._starts, iova)]
         if window.lent is not None:
             window.lent.windows -= 1
+        if window.mapped:
             self._take_away(iova, size, window.lent)
 
     def clear(self) -> None:
@@ -163,9 +178,10 @@ class AddressSpace:
         However many there are, it is one step: the device moves to a fresh root that
         has the HBM alone.  That takes no frame, so it cannot fail.
         """
+        mapped = any(window.mapped for window in self._windows.values())
         lent = self._forget_windows()
-        if not lent:
-            return  # nothing was ever in the tables
+        if not mapped:
+            return
         retired = self._table.renew()
 
         def give_back() -> None:
@@ -194,12 +210,38 @@ class AddressSpace:
         """Give up windows, HBM and place at the IOMMU; every access faults from now on."""
         lent = self._forget_windows()
 
+        self._far.close()
+
         def give_back() -> None:
             for each in lent:
                 self._return(each)
+            if self._far_base is not None:
+                self._host.memory.remove(self._far_base)
+                self._host.restore_far(self._far_base)
+                self._far_base = None
 
         self.attached.detach(give_back)
         self._hbm = 0
+
+    def _map_far(self, iova: int, size: int, *, writable: bool) -> bool:
+        """Let the device ask the client for a window; False if nobody can be asked.
+
+        Raises:
+            RequestError: no memory for tables is left; nothing was mapped.
+        """
+        if self._far.lender is None:
+            return False
+        if self._far_base is None:
+            self._far_base = self._host.reserve_far(self._far.size)
+            if self._far_base is None:
+                return False
+            self._host.memory.add(self._far_base, self._far, self._far.size)
+        try:
+            self._table.map(iova, Hpa(self._far_base + iova), size, writable=writable)
+        except Exhausted:
+            self._take_away(iova, size, None)
+            raise _exhausted() from None
+        return True
 
     def _take_away(self, iova: int, size: int, lent: _Lent | None) -> None:
         """Clear entries; tables and file are given back after the IOMMU forgot them."""

@@ -48,6 +48,8 @@ TABLES = Hpa(0x8000_0000)
 FILES = Hpa(1 << 44)
 """Where the files that VMMs lend are, each aligned to 1 GiB."""
 FILES_END = Hpa(1 << 55)
+FAR_END = Hpa(1 << 56)
+"""From the end of the files to here is what VMMs keep to themselves; nothing is stored there."""
 SV48 = 9
 _LOG2_ENTRIES = 10
 PASIDS = 1 << 20
@@ -116,6 +118,7 @@ class HostIommu:
         self._devices: dict[int, _Device] = {}
         self._free: list[int] = []
         self._next = 1
+        self._far: set[int] = set()
         self._files: list[tuple[int, int]] = []  # (base, end) of lent files, ascending
         self._commands = Commands(iommu, self.frames, self._translate)
         faults = self.frames.allocate_run(32 << _LOG2_ENTRIES >> 12)
@@ -305,6 +308,21 @@ class HostIommu:
     def restore(self, base: Hpa) -> None:
         """Give physical addresses back."""
         self._files = [entry for entry in self._files if entry[0] != base]
+
+    def reserve_far(self, size: int) -> Hpa | None:
+        """Physical addresses for ``size`` bytes that a VMM keeps; None if none are left.
+
+        Whoever asks always asks for the same size, a power of two.
+        """
+        places = range(FILES_END, FAR_END, size)
+        base = next((Hpa(base) for base in places if base not in self._far), None)
+        if base is not None:
+            self._far.add(base)
+        return base
+
+    def restore_far(self, base: Hpa) -> None:
+        """Give physical addresses back."""
+        self._far.remove(base)
 
     # Directories.
 

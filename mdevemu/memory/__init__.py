@@ -10,12 +10,16 @@ from mdevemu.memory.backing import (
     inspect,
     open_backing,
 )
+from mdevemu.memory.far import Answer, Far, Lender
 from mdevemu.memory.physical import PhysicalMemory
 
 __all__ = [
+    "Answer",
     "Backing",
+    "Far",
     "FileAccess",
     "FileFacts",
+    "Lender",
     "MappedFile",
     "Miss",
     "PhysicalMemory",

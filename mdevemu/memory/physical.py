@@ -8,6 +8,7 @@ the IOMMU and the host's own driver holds this.
 from bisect import bisect_right
 
 from mdevemu.memory.backing import Backing, Miss
+from mdevemu.memory.far import Far, Lender
 from mdevemu.units import Hpa
 
 
@@ -75,6 +76,16 @@ class PhysicalMemory:
         except Miss:
             return False
         return backing.present(at - self._low, length, write=write)
+
+    def lender(self, at: int) -> tuple[Lender, int] | None:
+        """Who keeps the byte at ``at``, and its Iova there; None if it is here, or nowhere."""
+        try:
+            backing = self._find(at, 1)
+        except Miss:
+            return None
+        if not isinstance(backing, Far) or backing.lender is None:
+            return None
+        return backing.lender, at - self._low
 
     def read_u64(self, at: int) -> int:
         """The little-endian eight bytes at ``at``.

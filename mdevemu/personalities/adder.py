@@ -5,7 +5,7 @@ sets control.enable, and writes the new tail to doorbell.  Every finished comman
 raises interrupt 0.
 """
 
-from mdevemu.accel import Identity, Personality, Ring, Work
+from mdevemu.accel import Identity, Personality, Reach, Ring, Work, Writing
 from mdevemu.errors import CommandFault, GuestFault
 from mdevemu.layout import Access, Struct, Word, bit, bits, u32, u64
 from mdevemu.registers import Reg, RegisterMap
@@ -73,12 +73,13 @@ class Adder(Personality[AdderRegs]):
     def start(self) -> None:
         self.ring: Ring[Add] | None = None
         self.queue = self.lane()
+        self.memory = Reach(self.port, self.queue)
 
     @AdderRegs.control.written
     def _switch(self, control: Control) -> None:
         base, entries = Iova(self.regs.ring_base.address), 1 << self.regs.ring_size.log2_entries
         self.queue.cancel()
-        self.ring = Ring(self.port, base, entries, Add) if control.enable else None
+        self.ring = Ring(self.memory, base, entries, Add) if control.enable else None
 
     @AdderRegs.doorbell.written
     def _announce(self, doorbell: Doorbell) -> None:
@@ -89,19 +90,20 @@ class Adder(Personality[AdderRegs]):
 
     def _run(self, ring: Ring[Add]) -> Work:
         while not ring.empty:
-            popped = ring.pop()
-            self._add(popped.command)
+            popped = yield from ring.pop()
+            yield from self._add(popped.command)
             popped.settle()
             self.regs.status.done += 1
             self.interrupt(0)
             yield 4 * popped.command.count
 
-    def _add(self, command: Add) -> None:
+    def _add(self, command: Add) -> Writing:
         if command.count > MAX_NUMBERS:
             raise CommandFault(0, f"{command.count} numbers, at most {MAX_NUMBERS}")
-        numbers = memoryview(self.port.read(Iova(command.address), 4 * command.count)).cast("I")
-        sums = [(number + command.amount) % 2**32 for number in numbers]
-        self.port.write(Iova(command.address), b"".join(s.to_bytes(4, "little") for s in sums))
+        data = yield from self.memory.read(Iova(command.address), 4 * command.count)
+        sums = [(number + command.amount) % 2**32 for number in memoryview(data).cast("I")]
+        data = b"".join(each.to_bytes(4, "little") for each in sums)
+        yield from self.memory.write(Iova(command.address), data)
 
     def fault(self, fault: GuestFault) -> None:
         self.ring = None

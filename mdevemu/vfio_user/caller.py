@@ -1,7 +1,9 @@
 """Requests that wait for their replies, over a socket that blocks for so long and no longer."""
 
 import errno
+import math
 import os
+import select
 import socket
 import struct
 import time
@@ -11,6 +13,7 @@ from typing import Protocol, TypeAlias
 from mdevemu.errors import ProtocolError, RequestError
 from mdevemu.fds import Fd, close_all
 from mdevemu.vfio_user import wire
+from mdevemu.vfio_user.kept import Kept
 from mdevemu.vfio_user.messages import Message, encode
 from mdevemu.vfio_user.transport import Transport
 
@@ -47,7 +50,10 @@ class Caller:
 
     A refusal leaves it open; any other error closes it, because a reply that
     comes late would be taken for another's.  Commands that the server sends are
-    declined.
+    answered while we wait.
+
+    Attributes:
+        kept: the memory that we answer for.
     """
 
     def __init__(self, sock: socket.socket, timeout: float) -> None:
@@ -60,6 +66,7 @@ class Caller:
         self._timeout = timeout
         self._transport = Transport(sock)
         self._id = 0
+        self.kept = Kept()
 
     def close(self) -> None:
         """Hang up; again does nothing."""
@@ -87,7 +94,7 @@ class Caller:
         while True:
             message = self._receive(wire.name(command), deadline)
             if message.flags & wire.TYPE_MASK == wire.COMMAND:
-                self._decline(message)
+                self._answer(message)
                 continue
             if (message.id, message.command) != (id, command):
                 message.close()
@@ -120,7 +127,32 @@ class Caller:
             self.close()
             raise TimeoutError("server does not read")
 
-    def _receive(self, wanted: str, deadline: float) -> Message:
+    def attend(self, timeout: float) -> int:
+        """Answer what the server asks for until ``timeout`` seconds passed without any; how much.
+
+        Raises:
+            ProtocolError: what it sends makes no sense.
+            ConnectionError: it is gone.
+        """
+        poll, answered = select.poll(), 0
+        poll.register(self._transport.fileno(), select.POLLIN)
+        while True:
+            try:
+                message = self._transport.next()
+                if message is None:
+                    if not poll.poll(math.ceil(timeout * 1000)):
+                        return answered
+                    message = self._receive("a command of its own", time.monotonic() + timeout)
+            except ProtocolError:
+                self.close()
+                raise
+            if message.flags & wire.TYPE_MASK != wire.COMMAND:
+                message.close()
+                raise self.broken(f"reply {message.id} to command {message.command}")
+            self._answer(message)
+            answered += 1
+
+    def _receive(self, what: str, deadline: float) -> Message:
         try:
             while (message := self._transport.next()) is None:
                 if not self._transport.receive():
@@ -129,18 +161,23 @@ class Caller:
                     raise BlockingIOError
         except BlockingIOError:
             self.close()
-            raise TimeoutError(f"no reply to {wanted} in {self._timeout} s") from None
+            raise TimeoutError(f"no reply to {what} in {self._timeout} s") from None
         except (OSError, ProtocolError):
             self.close()
             raise
         return message
 
-    def _decline(self, message: Message) -> None:
-        """Tell the server that we do not do what it asks for."""
-        message.close()
+    def _answer(self, message: Message) -> None:
+        """Do what the server asks for, or tell it that we do not."""
+        try:
+            reply = encode(message.id, message.command, self.kept.answer(message), flags=wire.REPLY)
+        except RequestError as refusal:
+            flags, error = wire.REPLY | wire.ERROR, refusal.number
+            reply = encode(message.id, message.command, flags=flags, error=error)
+        finally:
+            message.close()
         if not message.flags & wire.NO_REPLY:
-            flags = wire.REPLY | wire.ERROR
-            self._transmit(encode(message.id, message.command, flags=flags, error=errno.ENOSYS))
+            self._transmit(reply)
 
     def broken(self, what: str) -> ProtocolError:
         """Close, since what comes next would not be understood either."""

@@ -274,20 +274,47 @@ class Client:
     ) -> None:
         """Lend the device ``size`` bytes of ``file`` from ``offset`` on, at ``iova``.
 
-        Without a file the range is known to the device, and it cannot reach it.
+        Without a file the device asks whenever it wants bytes of it: see ``keep_dma``.
         """
         ask = wire.DmaMap(sizeof(wire.DmaMap), prot, offset, iova, size)
         self._caller.request(Command.DMA_MAP, pack(ask), [] if file is None else [file])
 
+    def keep_dma(
+        self,
+        iova: int,
+        memory: bytearray | memoryview,
+        prot: MapFlags = MapFlags.READ | MapFlags.WRITE,
+    ) -> None:
+        """Let the device reach ``memory`` at ``iova`` by asking, for as long as we ``attend``.
+
+        We also answer while we wait for a reply.
+        """
+        self._caller.kept.add(iova, memoryview(memory), prot)
+        try:
+            self.map_dma(iova, len(memory), None, 0, prot)
+        except RequestError:
+            self._caller.kept.remove(iova)
+            raise
+
+    def attend(self, timeout: float) -> int:
+        """Answer what the device asks for; how much, once ``timeout`` seconds passed without any.
+
+        Raises:
+            ProtocolError, ConnectionError: as for every request.
+        """
+        return self._caller.attend(timeout)
+
     def unmap_dma(self, iova: int, size: int) -> None:
-        """Take back exactly what one ``map_dma`` lent."""
+        """Take back exactly what one ``map_dma`` or ``keep_dma`` lent."""
         ask = wire.DmaUnmap(sizeof(wire.DmaUnmap), UnmapFlags(0), iova, size)
         self._caller.request(Command.DMA_UNMAP, pack(ask))
+        self._caller.kept.remove(iova)
 
     def unmap_all_dma(self) -> None:
         """Take everything back."""
         ask = wire.DmaUnmap(sizeof(wire.DmaUnmap), UnmapFlags.ALL, 0, 0)
         self._caller.request(Command.DMA_UNMAP, pack(ask))
+        self._caller.kept.clear()
 
     # Interrupts
 

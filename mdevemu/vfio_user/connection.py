@@ -63,6 +63,8 @@ class Connection:
         self._open = True
         self._interest = (False, False)
         self._unfinished = False
+        self._drained = True
+        session.send = self._ask
         trace.emit("session.open", session=name)
         self._watch(drained=True)
 
@@ -159,8 +161,20 @@ class Connection:
             return False
         return True
 
+    def _ask(self, data: bytes) -> None:
+        """Send a command of the session's; it may not know yet that the client is gone."""
+        if not self._open:
+            return
+        try:
+            self._transport.send(data)
+        except OSError as broken:
+            self.close(f"write: {broken.strerror}")
+        else:
+            self._watch(drained=self._drained)
+
     def _watch(self, *, drained: bool) -> None:
         """Tell the loop what we wait for; ``drained`` means that nothing is left to answer."""
+        self._drained = drained
         queued = self._transport.queued
         interest = (drained and queued <= BACKLOG, queued > 0)
         if interest != self._interest:

@@ -6,7 +6,8 @@
 Refused, because nothing here stands behind it: region I/O descriptors, device
 features, migration data and dirty bitmaps (ENOTSUP); eventfds that fire when a
 guest masks or unmasks (ENOTSUP, after which QEMU falls back to UNMASK messages).
-A twin socket is never agreed to.  We send no commands, so every reply is garbage.
+A twin socket is never agreed to.  Commands of ours, DMA_READ and DMA_WRITE, go out
+between replies and are answered whenever the client likes; nothing waits for them.
 """
 
 import enum
@@ -28,6 +29,7 @@ from mdevemu.vfio_user.device import (
     irq_info,
     region_info,
 )
+from mdevemu.vfio_user.lender import Asked
 from mdevemu.vfio_user.messages import Message
 from mdevemu.vfio_user.version import Capabilities, agree, decode_version, encode_version
 from mdevemu.vfio_user.windows import Lent, Windows
@@ -83,12 +85,20 @@ class Session:
     Whoever carries the messages asks for an ``answer`` to each, sends it, closes
     the message, ends the connection once ``state`` is OVER, and calls ``close``
     once at the end.
+
+    Attributes:
+        state: where the conversation is.
+        peer: what the client said it can do.
+        send: how commands of ours leave, whole messages; None if they cannot, so that
+            windows without a file are out of reach.
     """
 
     def __init__(self, function: Function, windows: Windows, trace: Trace, name: str) -> None:
         """``name`` says in the trace which session it is."""
         self.state = State.NEW
         self.peer = Capabilities()
+        self.send: Callable[[bytes], None] | None = None
+        self._asked: Asked | None = None
         self._function = function
         self._windows = windows
         self._trace = trace
@@ -121,6 +131,9 @@ class Session:
         """
         flags = message.flags
         if flags & TYPE_MASK != COMMAND:
+            if flags & TYPE_MASK == REPLY and self._asked:
+                self._asked.answered(message)
+                return NOTHING
             raise ProtocolError(f"a reply to nothing, or type {flags & TYPE_MASK}")
         command = message.command
         try:
@@ -141,8 +154,11 @@ class Session:
     def close(self) -> None:
         """The client is gone: take its windows and eventfds back, keep the device's state."""
         self.state = State.OVER
+        if self._asked:
+            self._asked.close()
         self._lent.clear()
         self._windows.clear()
+        self._windows.attach(None)
         self._function.disconnect()
 
     # Refusals
@@ -180,6 +196,10 @@ class Session:
             raise RequestError(errno.EINVAL, f"version {major}.{minor}")
         self.state = State.READY
         self._handlers = self._ready
+        if self.send:
+            largest = self.peer.max_data_xfer_size
+            self._asked = Asked(self.send, largest, self._trace, self._name)
+            self._windows.attach(self._asked)
         return encode_version(min(minor, wire.MINOR), agree(self.peer)), ()
 
     def _device_info(self, message: Message) -> Reply:

@@ -7,6 +7,7 @@ from typing import Protocol
 from mdevemu.errors import RequestError
 from mdevemu.fds import Fd
 from mdevemu.vfio_user import wire
+from mdevemu.vfio_user.lender import Lender
 
 
 class Windows(Protocol):
@@ -16,12 +17,15 @@ class Windows(Protocol):
     not overlap and are at most ``wire.MAX_MAPS``.
     """
 
+    def attach(self, client: Lender | None) -> None:
+        """Whom to ask for the bytes of windows without a file; None: nobody is there."""
+
     def map(
         self, iova: int, size: int, file: Fd | None, offset: int, *, readable: bool, writable: bool
     ) -> None:
         """Lend ``size`` bytes of ``file`` from ``offset`` on; takes ``file`` even if it raises.
 
-        Without a file the window is there, and nothing is behind it.
+        Without a file its bytes are only had by asking the client that is attached.
 
         Raises:
             RequestError: it cannot be mapped, and nothing was.

@@ -115,6 +115,9 @@ ACCESS = struct.Struct("<QII")
 
 ACCESS_SIZE = ACCESS.size
 
+DMA = struct.Struct("<QQ")
+"""address, count; data may follow.  Spec: VFIO_USER_DMA_READ, _WRITE."""
+
 MULTI = struct.Struct("<QII8s")
 """offset, region, count, data: one write of a REGION_WRITE_MULTI."""
 

@@ -286,16 +286,18 @@ def test_error_reply_without_a_known_errno_is_einval(script, error):
     client.close()
 
 
-def test_commands_of_the_server_are_declined_and_the_reply_still_found(script):
+def test_commands_of_the_server_are_refused_and_the_reply_still_found(script):
     client = script.client()
     script.reply()
     with memfd() as stray:
         script.send(frame(77, 11, struct.pack("<QQ", 0, 4)), [stray])
     script.send(frame(78, 12, struct.pack("<QQ", 0, 0), 0x10))
+    script.send(frame(79, 99))
     script.send(frame(2, 13, b"", OK))
     client.reset()
     assert script.reply()[:2] == (2, 13)
-    assert script.reply() == (77, 11, REFUSED, errno.ENOSYS, b"")
+    assert script.reply() == (77, 11, REFUSED, errno.EINVAL, b"")
+    assert script.reply() == (79, 99, REFUSED, errno.ENOSYS, b"")
     client.close()
     assert script.reply() is None
 

@@ -146,6 +146,10 @@ class Space:
     def __init__(self):
         self.windows = {}
         self.refuse = None
+        self.client = None
+
+    def attach(self, client):
+        self.client = client
 
     def map(self, iova, size, file, offset, *, readable, writable):
         if self.refuse:

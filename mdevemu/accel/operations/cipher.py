@@ -1,5 +1,6 @@
 """AES-GCM, with its parameters in a block in memory.  Spec: NIST SP 800-38D."""
 
+from collections.abc import Generator
 from typing import Annotated
 
 from cryptography.exceptions import InvalidTag
@@ -39,15 +40,15 @@ def encrypt(memory: Memory, command: Command) -> Pieces:
     """
     if command.capacity < command.length + TAG_BYTES:
         raise CommandFault(Status.CAPACITY, f"{command.capacity} bytes of room with a tag of 16")
-    cipher, nonce, aad = _parameters(memory, command)
+    cipher, nonce, aad = yield from _parameters(memory, command)
     stream = Cipher(cipher, modes.GCM(nonce)).encryptor()
     stream.authenticate_additional_data(aad)
     for at, count in chunks(command.source, command.length, PIECE // COST):
-        sealed = stream.update(memory.read(at, count))
-        memory.write(Iova(command.destination + at - command.source), sealed)
+        sealed = stream.update((yield from memory.read(at, count)))
+        yield from memory.write(Iova(command.destination + at - command.source), sealed)
         yield COST * count
     stream.finalize()
-    memory.write(Iova(command.destination + command.length), stream.tag)
+    yield from memory.write(Iova(command.destination + command.length), stream.tag)
     return command.length + TAG_BYTES
 
 
@@ -62,32 +63,36 @@ def decrypt(memory: Memory, command: Command) -> Pieces:
         raise CommandFault(Status.LENGTH, f"{command.length} bytes hold no tag of 16")
     if command.capacity < length:
         raise CommandFault(Status.CAPACITY, f"{command.capacity} bytes of room for {length}")
-    cipher, nonce, aad = _parameters(memory, command)
+    cipher, nonce, aad = yield from _parameters(memory, command)
     stream = Cipher(cipher, modes.GCM(nonce)).decryptor()
     stream.authenticate_additional_data(aad)
     plain = bytearray()
     for at, count in chunks(command.source, length, PIECE // COST):
-        plain += stream.update(memory.read(at, count))
+        plain += stream.update((yield from memory.read(at, count)))
         yield COST * count
     # Last, so that a source that leaves memory faults where it does.
-    tag = memory.read(Iova(command.source + length), TAG_BYTES)
+    tag = yield from memory.read(Iova(command.source + length), TAG_BYTES)
     try:
         stream.finalize_with_tag(tag)
     except InvalidTag:
         raise CommandFault(Status.AUTHENTICATION, "the tag does not fit") from None
     for at, count in chunks(command.destination, length, PIECE):
         done = at - command.destination
-        memory.write(at, bytes(plain[done : done + count]))
+        yield from memory.write(at, bytes(plain[done : done + count]))
         yield count
     return length
 
 
-def _parameters(memory: Memory, command: Command) -> tuple[algorithms.AES, bytes, bytes]:
+def _parameters(
+    memory: Memory, command: Command
+) -> Generator[int, None, tuple[algorithms.AES, bytes, bytes]]:
     """Key, nonce and additional data, from memory."""
-    block = unpack(AesGcm, memory.read(Iova(command.operand), sizeof(AesGcm)))
+    block = unpack(AesGcm, (yield from memory.read(Iova(command.operand), sizeof(AesGcm))))
     if block.key_length not in (16, 24, 32):
         raise CommandFault(Status.INVALID_FIELD, f"a key of {block.key_length} bytes")
     if block.aad_length > MAX_AAD or block.reserved:
         raise CommandFault(Status.INVALID_FIELD, f"{block.aad_length} bytes of additional data")
-    aad = memory.read(Iova(block.aad), block.aad_length) if block.aad_length else b""
+    aad = b""
+    if block.aad_length:
+        aad = yield from memory.read(Iova(block.aad), block.aad_length)
     return algorithms.AES(block.key[: block.key_length]), block.nonce, aad

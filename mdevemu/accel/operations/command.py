@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from mdevemu.accel.reach import Reading, Writing
 from mdevemu.units import Iova
 
 
@@ -57,15 +58,15 @@ class Command:
 
 
 class Memory(Protocol):
-    """What an operation works on; an IOMMU port fits."""
+    """What an operation works on: each access may have to wait, which is part of the work."""
 
-    def read(self, iova: Iova, length: int) -> bytes:
+    def read(self, iova: Iova, length: int) -> Reading:
         """Bytes at an address."""
 
-    def write(self, iova: Iova, data: bytes) -> None:
-        """Put bytes at an address, all of them or none."""
+    def write(self, iova: Iova, data: bytes) -> Writing:
+        """Put bytes at an address."""
 
-    def copy(self, source: Iova, destination: Iova, length: int) -> None:
+    def copy(self, source: Iova, destination: Iova, length: int) -> Writing:
         """Move bytes from one address to another."""
 
 

@@ -3,6 +3,7 @@
 import zlib
 
 from mdevemu.accel.operations.command import Command, Memory, Pieces, Status, chunks
+from mdevemu.accel.reach import Writing
 from mdevemu.accel.scheduler import PIECE
 from mdevemu.errors import CommandFault
 from mdevemu.units import KIB, Iova
@@ -25,7 +26,7 @@ class Output:
         self._command = command
         self.count = 0
 
-    def put(self, data: bytes) -> None:
+    def put(self, data: bytes) -> Writing:
         """Append.
 
         Raises:
@@ -36,7 +37,7 @@ class Output:
                 Status.CAPACITY, f"more than {self._command.capacity} bytes come out"
             )
         if data:
-            self._memory.write(Iova(self._command.destination + self.count), data)
+            yield from self._memory.write(Iova(self._command.destination + self.count), data)
             self.count += len(data)
 
 
@@ -44,9 +45,9 @@ def deflate(memory: Memory, command: Command) -> Pieces:
     """Compress; returns the bytes written."""
     output, stream = Output(memory, command), zlib.compressobj(wbits=RAW)
     for at, count in chunks(command.source, command.length, STEP):
-        output.put(stream.compress(memory.read(at, count)))
+        yield from output.put(stream.compress((yield from memory.read(at, count))))
         yield COST * count
-    output.put(stream.flush())
+    yield from output.put(stream.flush())
     return output.count
 
 
@@ -58,13 +59,13 @@ def inflate(memory: Memory, command: Command) -> Pieces:
     """
     output, stream = Output(memory, command), zlib.decompressobj(wbits=RAW)
     for at, count in chunks(command.source, command.length, STEP):
-        data, produced = memory.read(at, count), STEP
+        data, produced = (yield from memory.read(at, count)), STEP
         while data or produced == STEP:
             try:
                 out = stream.decompress(data, STEP)
             except zlib.error as wrong:
                 raise CommandFault(Status.CORRUPT, str(wrong)) from None
-            output.put(out)
+            yield from output.put(out)
             yield PIECE
             data, produced = stream.unconsumed_tail, len(out)
         more = at + count < command.source + command.length

@@ -20,7 +20,7 @@ def crc32c(memory: Memory, command: Command) -> Pieces:
     """
     crc = command.operand & 0xFFFF_FFFF
     for at, count in chunks(command.source, command.length, PIECE // 2):
-        crc = library.crc32c(memory.read(at, count), crc)
+        crc = library.crc32c((yield from memory.read(at, count)), crc)
         yield 2 * count
     return crc
 
@@ -37,7 +37,7 @@ def sha256(memory: Memory, command: Command) -> Pieces:
         raise CommandFault(Status.CAPACITY, f"{command.capacity} bytes of room for a digest of 32")
     digest = hashlib.sha256()
     for at, count in chunks(command.source, command.length, PIECE // SHA256_COST):
-        digest.update(memory.read(at, count))
+        digest.update((yield from memory.read(at, count)))
         yield SHA256_COST * count
-    memory.write(command.destination, digest.digest())
+    yield from memory.write(command.destination, digest.digest())
     return SHA256_BYTES

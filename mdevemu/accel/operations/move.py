@@ -15,7 +15,7 @@ def nop(memory: Memory, command: Command) -> Pieces:
 def copy(memory: Memory, command: Command) -> Pieces:
     """Copy ``length`` bytes; returns them.  Ranges that overlap give unspecified bytes."""
     for at, count in chunks(command.source, command.length, PIECE):
-        memory.copy(at, Iova(command.destination + at - command.source), count)
+        yield from memory.copy(at, Iova(command.destination + at - command.source), count)
         yield count
     return command.length
 
@@ -24,7 +24,7 @@ def fill(memory: Memory, command: Command) -> Pieces:
     """Repeat the 8 bytes of ``operand`` over ``length`` bytes; returns them."""
     pattern = command.operand.to_bytes(8, "little") * (PIECE // 8)
     for at, count in chunks(command.destination, command.length, PIECE):
-        memory.write(at, pattern[:count])
+        yield from memory.write(at, pattern[:count])
         yield count
     return command.length
 
@@ -37,8 +37,8 @@ def compare(memory: Memory, command: Command) -> Pieces:
     """
     for at, count in chunks(command.source, command.length, PIECE // 2):
         done = at - command.source
-        ours = memory.read(at, count)
-        theirs = memory.read(Iova(command.operand + done), count)
+        ours = yield from memory.read(at, count)
+        theirs = yield from memory.read(Iova(command.operand + done), count)
         if ours != theirs:
             differs = next(i for i in range(count) if ours[i] != theirs[i])
             raise CommandFault(Status.MISMATCH, "contents differ", done + differs)

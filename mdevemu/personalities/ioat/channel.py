@@ -1,8 +1,9 @@
 """One channel: from CHAINADDR and DMACOUNT to copies, completions and interrupts."""
 
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from mdevemu.accel import Work
+from mdevemu.accel import Reach, Work
 from mdevemu.accel.operations import Operation as EngineOperation
 from mdevemu.accel.operations.command import chunks
 from mdevemu.accel.scheduler import PIECE, Alarm
@@ -55,6 +56,7 @@ class Channel:
         self._device = device
         self.number = number
         self._lane = device.lane()
+        self._memory = Reach(device.port, self._lane)
         self._done = 0
         self._last: Iova | None = None
         self._next: Iova | None = None
@@ -141,26 +143,27 @@ class Channel:
         """Do what was announced, until there is no more or the driver wants us to stop."""
         command = self._device.regs.channel_command[self.number]
         while self.pending and not command.suspend:
-            at, descriptor = self._fetch()
+            at, descriptor = yield from self._fetch()
             yield from self._execute(descriptor)
-            self._complete(at, descriptor)
+            yield from self._complete(at, descriptor)
             yield DESCRIPTOR_COST
         if self.state is ChannelState.ACTIVE:
             self._rest()
 
-    def _fetch(self) -> tuple[Iova, Descriptor]:
+    def _fetch(self) -> Generator[int, None, tuple[Iova, Descriptor]]:
         """The next descriptor, and where it is."""
         first = self._last is None
         error = ChannelError.CHAIN_ADDRESS if first else ChannelError.NEXT_ADDRESS
-        port = self._device.port
+        memory = self._memory
         try:
             if self._next is None:
                 assert self._last is not None
-                self._next = Iova(port.read_u64(Iova(self._last + NEXT)))
+                link = yield from memory.read(Iova(self._last + NEXT), 8)
+                self._next = Iova(int.from_bytes(link, "little"))
             at = self._next
             if at % sizeof(Descriptor):
                 raise self._fault(error, f"descriptor at {at:#x} is not aligned")
-            descriptor = unpack(Descriptor, port.read(at, sizeof(Descriptor)))
+            descriptor = unpack(Descriptor, (yield from memory.read(at, sizeof(Descriptor))))
         except DmaFault as fault:
             raise self._fault(error, str(fault)) from None
         self._device.regs.channel_current[self.number].iova = at
@@ -183,9 +186,9 @@ class Channel:
         for at, count in chunks(Iova(descriptor.source), descriptor.size, PIECE):
             self._lane.meter = engine
             try:
-                data = device.port.read(at, count)
+                data = yield from self._memory.read(at, count)
                 there = Iova(descriptor.destination + at - descriptor.source)
-                device.port.write(there, data)
+                yield from self._memory.write(there, data)
             except DmaFault as fault:
                 error = ChannelError.WRITE_DATA if fault.write else ChannelError.READ_DATA
                 raise self._fault(error, str(fault)) from None
@@ -193,7 +196,7 @@ class Channel:
             device.counters.bytes_written += count
             yield count
 
-    def _complete(self, at: Iova, descriptor: Descriptor) -> None:
+    def _complete(self, at: Iova, descriptor: Descriptor) -> Work:
         """Show that a descriptor is done, in the register and, if it says so, in memory."""
         self._done = (self._done + 1) % COUNT
         self._last = at
@@ -203,22 +206,18 @@ class Channel:
             self._rest()
         if descriptor.control & Flag.COMPLETION:
             try:
-                self._write_back()
+                yield from self._memory.write(*self._status())
             except DmaFault as fault:
                 raise self._fault(ChannelError.COMPLETION_ADDRESS, str(fault)) from None
         self._device.counters.completed += 1
         if descriptor.control & Flag.INTERRUPT:
             self.interrupt()
 
-    def _write_back(self) -> None:
-        """Write CHANSTS to memory.
-
-        Raises:
-            DmaFault: the address in CHANCMP cannot be written.
-        """
+    def _status(self) -> tuple[Iova, bytes]:
+        """CHANSTS, and where in memory the driver wants it: at CHANCMP."""
         regs = self._device.regs
         where = regs.channel_completion[self.number].iova << 3
-        self._device.port.write_u64(Iova(where), int(regs.channel_status[self.number]))
+        return Iova(where), int(regs.channel_status[self.number]).to_bytes(8, "little")
 
     def fail(self, error: ChannelError) -> None:
         """Halt until the driver sets up a new chain, and say why."""
@@ -233,7 +232,7 @@ class Channel:
             return
         if control.error_completion and error != ChannelError.COMPLETION_ADDRESS:
             try:
-                self._write_back()
+                self._device.port.write(*self._status())
             except DmaFault:
                 # The driver learns of it from CHANERR alone, as it has no other place.
                 errors.errors |= ChannelError.COMPLETION_ADDRESS

@@ -7,6 +7,7 @@ from mdevemu.accel import Identity, Interface, Personality
 from mdevemu.accel.operations import Command, Entry, Operation, Pieces, Status
 from mdevemu.accel.operations.cipher import MAX_AAD, TAG_BYTES, AesGcm
 from mdevemu.accel.operations.digest import SHA256_BYTES
+from mdevemu.accel.scheduler import Lane
 from mdevemu.errors import GuestFault
 from mdevemu.iommu.port import Port
 from mdevemu.layout import Word
@@ -223,9 +224,9 @@ class Native(Personality[NativeRegs]):
 
     # Commands.
 
-    def execute(self, entry: Entry, command: Command, port: Port) -> Pieces:
-        """Do a command whose operands are addresses of ``port``."""
-        memory = CountedMemory(port, self.port, self.slice.hbm_at, self.counters)
+    def execute(self, entry: Entry, command: Command, port: Port, lane: Lane) -> Pieces:
+        """Do a command of a lane, whose operands are addresses of ``port``."""
+        memory = CountedMemory(port, self.port, self.slice.hbm_at, self.counters, lane)
         return entry.run(memory, command)
 
     def operand_address(self, address: int) -> int:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from mdevemu.accel.reach import Reach, Reading, Writing
+from mdevemu.accel.scheduler import Lane
+from mdevemu.errors import Elsewhere
 from mdevemu.iommu.port import Port
 from mdevemu.personalities.native.decode import HBM
 from mdevemu.units import Iova
@@ -23,30 +26,42 @@ class Counters:
 class CountedMemory:
     """Operands of a command: its own addresses by one port, HBM by another, bytes counted."""
 
-    def __init__(self, port: Port, hbm: Port, hbm_at: int, counters: Counters) -> None:
-        """HBM starts at ``hbm_at`` of the port ``hbm``."""
+    def __init__(self, port: Port, hbm: Port, hbm_at: int, counters: Counters, lane: Lane) -> None:
+        """HBM starts at ``hbm_at`` of the port ``hbm``; ``lane`` waits where one must."""
         self._port = port
         self._hbm = hbm
         self._shift = hbm_at - HBM
         self._counters = counters
+        self._lane = lane
 
-    def read(self, iova: Iova, length: int) -> bytes:
+    def read(self, iova: Iova, length: int) -> Reading:
         """Bytes at an address."""
         port, at = self._place(iova)
-        data = port.read(at, length)
+        data = yield from Reach(port, self._lane).read(at, length)
         self._counters.bytes_read += length
         return data
 
-    def write(self, iova: Iova, data: bytes) -> None:
+    def write(self, iova: Iova, data: bytes) -> Writing:
         """Put bytes at an address."""
         port, at = self._place(iova)
-        port.write(at, data)
+        yield from Reach(port, self._lane).write(at, data)
         self._counters.bytes_written += len(data)
 
-    def copy(self, source: Iova, destination: Iova, length: int) -> None:
+    def copy(self, source: Iova, destination: Iova, length: int) -> Writing:
         """Move bytes; without a copy in between where both sides are mapped."""
         if length == 0:
             return
+        try:
+            self._move(source, destination, length)
+        except Elsewhere:
+            data = yield from self.read(source, length)
+            yield from self.write(destination, data)
+        else:
+            self._counters.bytes_read += length
+            self._counters.bytes_written += length
+
+    def _move(self, source: Iova, destination: Iova, length: int) -> None:
+        """Copy between places that are both at hand."""
         (here, start), (there, end) = self._place(source), self._place(destination)
         ours = here.views(start, length, write=False)
         theirs = there.views(end, length, write=True)
@@ -56,8 +71,6 @@ class CountedMemory:
             second[:] = first
         else:
             there.write(end, here.read(start, length))
-        self._counters.bytes_read += length
-        self._counters.bytes_written += length
 
     def _place(self, iova: Iova) -> tuple[Port, Iova]:
         """By which port an operand is reached, and at which address of it."""

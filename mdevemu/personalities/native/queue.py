@@ -3,8 +3,9 @@
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
-from mdevemu.accel import CompletionRing, Popped, Ring, Work
+from mdevemu.accel import CompletionRing, Popped, Reach, Ring, Work
 from mdevemu.accel.operations import Status
+from mdevemu.accel.ring import INDEX_MASK
 from mdevemu.errors import CommandFault, DmaFault
 from mdevemu.layout import members_of, sizeof, unpack
 from mdevemu.personalities.native.decode import HbmFault, decode, operands, pasid_of
@@ -69,20 +70,22 @@ class Queue:
             raise self._fault(FaultCode.QUEUE_CONFIG, log2, 0)
         binding = regs.queue_pasid[number]
         self._pasid = binding.pasid if binding.user else None
-        self._port = device.port
+        port = device.port
         if self._pasid is not None:
             if device.pasid_bits is None or self._pasid >> device.pasid_bits:
                 raise self._fault(FaultCode.QUEUE_CONFIG, int(binding), 0)
-            self._port = device.port.tagged(self._pasid)
+            port = device.port.tagged(self._pasid)
         sizes = sizeof(Descriptor), sizeof(Completion), sizeof(Shadow) if control.event_index else 1
         for base, size in zip(bases, sizes, strict=True):
             if base % size:
                 raise self._fault(FaultCode.QUEUE_CONFIG, base, 0)
-        self.ring = Ring(self._port, Iova(bases[0]), 1 << log2, Descriptor)
-        self.completions = CompletionRing[Completion](
-            self._port, Iova(bases[1]), 1 << log2, Completion
-        )
         self.lane = device.lanes[number]
+        self._rung = False
+        self._memory = Reach(port, self.lane)
+        self.ring = Ring(self._memory, Iova(bases[0]), 1 << log2, Descriptor)
+        self.completions = CompletionRing[Completion](
+            self._memory, Iova(bases[1]), 1 << log2, Completion
+        )
         self._show(QueueState.RUNNING)
         self._show_indices()
 
@@ -125,23 +128,24 @@ class Queue:
     # What the device does.
 
     def _go(self) -> None:
+        self._rung = True
         if not self.lane.busy:
             self.lane.submit(self._run())
 
     def _run(self) -> Work:
         """Execute what was announced; ends when there is no more, or no room to complete it."""
         self._show(QueueState.RUNNING)
-        while not self.ring.empty or self._look_again():
-            if self.completions.full and not self._room():
+        while not self.ring.empty or (yield from self._look_again()):
+            if self.completions.full and not (yield from self._room()):
                 self._show(QueueState.STALLED)
                 return
             try:
-                popped = self.ring.pop()
+                popped = yield from self.ring.pop()
             except DmaFault as fault:
                 raise self._dma(FaultCode.RING_READ, self.ring.head, fault) from None
             record = yield from self._execute(popped)
             try:
-                self.completions.put(popped, record)
+                yield from self.completions.put(popped, record)
             except DmaFault as fault:
                 popped.settle()
                 raise self._dma(FaultCode.COMPLETION_WRITE, popped.index, fault) from None
@@ -165,7 +169,7 @@ class Queue:
             if pasid is not None and device.paging.on:
                 wanted = operands(entry, command)
                 yield from device.paging.supply(self.lane, self.number, port, wanted)
-            result = yield from device.execute(entry, command, port)
+            result = yield from device.execute(entry, command, port, self.lane)
         except DmaFault as fault:
             status = Status.WRITE_FAULT if fault.write else Status.READ_FAULT
             address, cause = device.operand_address(fault.address), fault.cause
@@ -192,29 +196,36 @@ class Queue:
         if self._vector is not None and not popped.command.flags & Flag.NO_INTERRUPT:
             device.raise_vector(self._vector)
 
-    def _look_again(self) -> bool:
+    def _look_again(self) -> Generator[int, None, bool]:
         """With an event index: ask for a doorbell at the next command; maybe one came meanwhile."""
         if self._shadow is None:
             return False
-        port = self._port
+        memory, ring = self._memory, self.ring
         try:
             event = Iova(self._shadow + SHADOW["sq_event"])
-            port.write(event, self.ring.head.to_bytes(4, "little"))
-            tail = unpack(Shadow, port.read(self._shadow, sizeof(Shadow))).sq_tail
+            yield from memory.write(event, ring.head.to_bytes(4, "little"))
+            shadow = unpack(Shadow, (yield from memory.read(self._shadow, sizeof(Shadow))))
         except DmaFault as fault:
-            raise self._dma(FaultCode.SHADOW_ACCESS, self.ring.head, fault) from None
-        self._moved(self.ring.announce, tail)
-        return not self.ring.empty
+            raise self._dma(FaultCode.SHADOW_ACCESS, ring.head, fault) from None
+        # A doorbell may have told more while this was on its way.
+        if (shadow.sq_tail - ring.head) & INDEX_MASK > (ring.tail - ring.head) & INDEX_MASK:
+            self._moved(ring.announce, shadow.sq_tail)
+        return not ring.empty
 
-    def _room(self) -> bool:
+    def _room(self) -> Generator[int, None, bool]:
         """With an event index: see if the driver has taken completions."""
         if self._shadow is None:
             return False
-        try:
-            shadow = unpack(Shadow, self._port.read(self._shadow, sizeof(Shadow)))
-        except DmaFault as fault:
-            raise self._dma(FaultCode.SHADOW_ACCESS, self.ring.head, fault) from None
-        self._moved(self.completions.take, shadow.cq_head)
+        self._rung = True
+        while self._rung and self.completions.full:
+            # Once more if a doorbell rang while the shadow area was on its way.
+            self._rung, before = False, self.completions.head
+            try:
+                data = yield from self._memory.read(self._shadow, sizeof(Shadow))
+            except DmaFault as fault:
+                raise self._dma(FaultCode.SHADOW_ACCESS, self.ring.head, fault) from None
+            if self.completions.head == before:  # else that doorbell said what was taken
+                self._moved(self.completions.take, unpack(Shadow, data).cq_head)
         return not self.completions.full
 
     def _show(self, state: QueueState, code: FaultCode | None = None) -> None:

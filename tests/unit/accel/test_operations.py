@@ -14,7 +14,7 @@ from mdevemu.accel.scheduler import PIECE
 from mdevemu.errors import CommandFault, DmaFault
 from mdevemu.layout import pack
 from mdevemu.units import Iova
-from tests.support.plain import PlainMemory
+from tests.support.plain import PlainMemory, Waiting
 
 SIZE = 1 << 20
 SOURCE, SECOND, DESTINATION = 0x1000, 0x50000, 0xA0000
@@ -30,7 +30,7 @@ def run(
 ):
     """Result of an operation, and the cost of each of its pieces."""
     command = Command(Iova(source), Iova(destination), length, operand, capacity)
-    costs, work = [], OPERATIONS[name].run(memory, command)
+    costs, work = [], OPERATIONS[name].run(Waiting(memory), command)
     while True:
         try:
             costs.append(next(work))

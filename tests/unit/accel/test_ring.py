@@ -8,7 +8,7 @@ from mdevemu.accel.ring import CompletionRing, Ring
 from mdevemu.errors import CommandFault, DmaFault
 from mdevemu.layout import Struct, pack, sizeof, u16, u64
 from mdevemu.units import Iova
-from tests.support.plain import PlainMemory
+from tests.support.plain import PlainMemory, Waiting, now
 
 
 class Job(Struct):
@@ -23,7 +23,7 @@ class Done(Struct):
 
 def filled(entries=4, start=0):
     memory = PlainMemory()
-    ring = Ring(memory, Iova(0), entries, Job)
+    ring = Ring(Waiting(memory), Iova(0), entries, Job)
     ring.head = ring.tail = start
     return memory, ring
 
@@ -39,7 +39,7 @@ def test_commands_come_out_once_and_in_order_across_wraps(start, counts):
             sent, tail = sent + 1, (tail + 1) & 0xFFFFFFFF
         ring.announce(tail)
         while not ring.empty:
-            popped = ring.pop()
+            popped = now(ring.pop())
             got.append(popped.command.number)
             popped.settle()
     assert got == list(range(sent))
@@ -60,25 +60,25 @@ def test_tail_that_goes_back_is_refused():
 
 
 def test_unreadable_command_stays_in_the_ring():
-    ring = Ring(PlainMemory(size=4), Iova(0), 4, Job)
+    ring = Ring(Waiting(PlainMemory(size=4)), Iova(0), 4, Job)
     ring.announce(1)
     with pytest.raises(DmaFault):
-        ring.pop()
+        now(ring.pop())
     assert ring.head == 0
 
 
 def test_command_that_was_never_completed_is_our_bug():
     _, ring = filled()
     ring.announce(2)
-    ring.pop()
+    now(ring.pop())
     with pytest.raises(AssertionError, match="never completed"):
-        ring.pop()
+        now(ring.pop())
 
 
 def test_command_completed_twice_is_our_bug():
     _, ring = filled()
     ring.announce(1)
-    popped = ring.pop()
+    popped = now(ring.pop())
     popped.settle()
     with pytest.raises(AssertionError, match="completed twice"):
         popped.settle()
@@ -87,10 +87,10 @@ def test_command_completed_twice_is_our_bug():
 @given(st.integers(0, 40))
 def test_phase_changes_with_every_pass(count):
     memory, ring = filled(entries=64)
-    completions = CompletionRing(memory, Iova(1024), 4, Done)
+    completions = CompletionRing(Waiting(memory), Iova(1024), 4, Done)
     ring.announce(count)
     for number in range(count):
-        completions.put(ring.pop(), Done(number, 0, completions.phase))
+        now(completions.put(now(ring.pop()), Done(number, 0, completions.phase)))
         completions.take(completions.tail)
         at = 1024 + (number & 3) * sizeof(Done)
         assert memory.bytes[at + 10] == 1 - (number // 4 & 1)
@@ -98,10 +98,10 @@ def test_phase_changes_with_every_pass(count):
 
 def test_completion_ring_is_full_until_the_guest_takes():
     memory, ring = filled(entries=8)
-    completions = CompletionRing(memory, Iova(1024), 2, Done)
+    completions = CompletionRing(Waiting(memory), Iova(1024), 2, Done)
     ring.announce(3)
     for number in range(2):
-        completions.put(ring.pop(), Done(number, 0, 1))
+        now(completions.put(now(ring.pop()), Done(number, 0, 1)))
     assert completions.full
     completions.take(1)
     assert not completions.full
@@ -111,10 +111,10 @@ def test_completion_ring_is_full_until_the_guest_takes():
 
 def test_record_that_cannot_be_written_leaves_the_command_open():
     memory, ring = filled()
-    completions = CompletionRing(memory, Iova(1 << 20), 2, Done)
+    completions = CompletionRing(Waiting(memory), Iova(1 << 20), 2, Done)
     ring.announce(1)
-    popped = ring.pop()
+    popped = now(ring.pop())
     with pytest.raises(DmaFault):
-        completions.put(popped, Done(0, 0, 1))
+        now(completions.put(popped, Done(0, 0, 1)))
     assert not popped.settled
     assert completions.tail == 0

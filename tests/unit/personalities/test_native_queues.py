@@ -5,6 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from mdevemu.accel import Reach
 from tests.support.native import (
     CQ_TAIL,
     DATA,
@@ -278,7 +279,7 @@ def test_submission_between_event_index_and_last_look_is_not_lost(driver):
             driver.ram.write(queue.shadow, queue.tail.to_bytes(4, "little"))
 
     behind = device._queues[0]
-    behind._port = Watched(device.port, queue.shadow + 4, slip_in)
+    behind._memory = Reach(Watched(device.port, queue.shadow + 4, slip_in), behind.lane)
     queue.submit(nop(1))
     driver.bench.work()
     assert [done.cookie for done in queue.reap()] == [1, 2, 3]
