@@ -9,7 +9,7 @@ from types import FrameType
 import click
 from rich.markup import escape
 
-from hostctl.cli import bench, demo, doctor, iommu, lab, mdev, vectors, vfio_user, vm
+from hostctl.cli import bench, demo, doctor, iommu, lab, mdev, trace, vectors, vfio_user, vm
 from hostctl.cli.options import Commands
 from hostctl.errors import ENVIRONMENT, INTERRUPTED, OK, USAGE, exit_status
 from hostctl.output import Output
@@ -42,6 +42,7 @@ for command in (
     iommu.iommu,
     bench.bench,
     vfio_user.vfio_user,
+    trace.trace,
 ):
     hostctl.add_command(command)
 iommu.iommu.add_command(vectors.vectors)

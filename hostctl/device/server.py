@@ -25,7 +25,7 @@ def opened(path: str, timeout: float) -> Iterator[Client]:
         ProtocolError: it hung up, or what it says makes no sense.
         RequestError: it refuses what no server may refuse.
     """
-    _check(path)
+    check_socket(path)
     try:
         client = Client(path, timeout=timeout)
     except TimeoutError:
@@ -65,7 +65,7 @@ def config_space(client: Client) -> bytes:
     )
 
 
-def _check(path: str) -> None:
+def check_socket(path: str) -> None:
     """Whether there is a socket.
 
     Raises:

@@ -28,7 +28,9 @@ class Framer:
     every client does.)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, largest: int = MAX_MESSAGE) -> None:
+        """``largest`` is how many bytes a message may have."""
+        self._largest = largest
         self._buffer = memoryview(bytearray(ROOM))
         self._start = 0
         self._end = 0
@@ -72,7 +74,7 @@ class Framer:
             self._make_room(HEADER_SIZE)
             return None
         id, command, size, flags, error = wire.HEADER.unpack_from(self._buffer, start)
-        if not HEADER_SIZE <= size <= MAX_MESSAGE:
+        if not HEADER_SIZE <= size <= self._largest:
             raise ProtocolError(f"message of {size} bytes")
         if have < size:
             self._make_room(size)

@@ -27,9 +27,10 @@ class Transport:
         queued: bytes that the socket did not take yet.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, largest: int = wire.MAX_MESSAGE) -> None:
+        """``largest`` is how many bytes a message that arrives may have."""
         self._socket = sock
-        self._framer = Framer()
+        self._framer = Framer(largest)
         self._queue: deque[tuple[memoryview, list[Fd]]] = deque()
         self.queued = 0
 
