@@ -103,8 +103,14 @@ def show(file: Path, as_json: bool) -> None:
     metavar="SECONDS",
     help="How long the server may take over each message.",
 )
+@click.option(
+    "--paced",
+    is_flag=True,
+    help="Let as much time pass between messages as the client did: for reads whose answer "
+    "depends on work that the device does meanwhile.",
+)
 @json_option
-def replay(file: Path, socket_path: str, timeout: float, as_json: bool) -> int:
+def replay(file: Path, socket_path: str, timeout: float, paced: bool, as_json: bool) -> int:
     """Say to the server behind SOCKET what the recorded client said; exit status 1 unless it
     answers the same bytes.
 
@@ -114,7 +120,7 @@ def replay(file: Path, socket_path: str, timeout: float, as_json: bool) -> int:
     output = Output(json=as_json)
     check_socket(socket_path)
     try:
-        found = replay_messages(pcapng.read(file), socket_path, timeout)
+        found = replay_messages(pcapng.read(file), socket_path, timeout, paced=paced)
     except OSError as wrong:
         raise HostError(f"{socket_path}: {wrong.strerror or wrong}") from None
     if output.json:

@@ -67,9 +67,15 @@ class Replay:
     how the two kinds were mixed was chance.  A command may have another number.
     """
 
-    def __init__(self, sock: socket.socket, timeout: float) -> None:
-        """``timeout``: seconds to wait for each message of the server."""
+    def __init__(self, sock: socket.socket, timeout: float, *, paced: bool = False) -> None:
+        """``timeout``: seconds to wait for each message of the server.
+
+        ``paced``: let as much time pass before each message as the client did, for a
+        device whose answers depend on what it has done meanwhile.
+        """
         self._timeout = timeout
+        self._paced = paced
+        self._last: int | None = None
         self._transport = Transport(sock, LARGEST)
         self._stand_ins = StandIns()
         self._arrived: dict[int, deque[Message]] = {wire.COMMAND: deque(), wire.REPLY: deque()}
@@ -81,6 +87,8 @@ class Replay:
         at = 0
         try:
             for at, each in enumerate(messages, 1):
+                if self._paced:
+                    self._pause(each.time)
                 if each.to_server:
                     self._say(at, each)
                 else:
@@ -97,6 +105,12 @@ class Replay:
         for waiting in self._arrived.values():
             for message in waiting:
                 message.close()
+
+    def _pause(self, at: int) -> None:
+        """Wait as long as it was from the message before to the one of this time."""
+        if self._last is not None:
+            time.sleep(max(0, at - self._last) / 1e9)
+        self._last = at
 
     def _say(self, at: int, each: Captured) -> None:
         number, command, _, flags, error = HEADER.unpack_from(each.data)
@@ -186,8 +200,14 @@ class Replay:
         self.result.differences.append(Difference(at, expected, got, what))
 
 
-def replay(messages: Iterable[Captured], path: str | os.PathLike[str], timeout: float) -> Replayed:
-    """Replay a conversation against the server behind a socket.
+def replay(
+    messages: Iterable[Captured],
+    path: str | os.PathLike[str],
+    timeout: float,
+    *,
+    paced: bool = False,
+) -> Replayed:
+    """Replay a conversation against the server behind a socket; see ``Replay``.
 
     Raises:
         OSError: nobody listens.
@@ -199,7 +219,7 @@ def replay(messages: Iterable[Captured], path: str | os.PathLike[str], timeout: 
     except OSError:
         sock.close()
         raise
-    made = Replay(sock, timeout)
+    made = Replay(sock, timeout, paced=paced)
     try:
         return made.run(messages)
     finally:

@@ -102,7 +102,7 @@ class Driver(Guest):
     def work(self):
         end = time.monotonic() + 4 * QUICK
         before, self.wanted = self.wanted, self.wanted + 1
-        # Long enough to find it done at the first look, which a replay does as well.
+        # Long enough to find it done at the first look, which a paced replay does as well.
         time.sleep(QUICK / 2)
         while self.read(0x1000) < before:
             assert time.monotonic() < end, "the command never ended"
@@ -187,7 +187,7 @@ def test_recorded_conversation_with_qemu_gets_the_same_answers_of_a_fresh_device
                 assert process.wait(30) == 0
             control("remove-mdev", uuid=uuid, force=True)
             mdev = control("create-mdev", type="mdevemu-native", uuid=uuid)
-            found = replay(read(file), mdev["socket"], 5.0)
+            found = replay(read(file), mdev["socket"], 5.0, paced=True)
         finally:
             serving.stop()
     assert found.differences == []

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -146,6 +147,25 @@ def test_fresh_device_answers_the_same_bytes(recorded, capsys):
     said = json.loads(capsys.readouterr().out)
     assert said["differences"] == []
     assert said["sent"] + said["compared"] == len(list(read(recorded)))
+
+
+def test_paced_replay_takes_as_long_as_the_conversation_did(tmp_path, capsys):
+    file, answers = tmp_path / "slow.pcapng", []
+    with served(tmp_path / "sock") as host:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(host.path))
+            client.sendall(hello(1))
+            answers.append(client.recv(1000))
+        with file.open("wb") as opened:
+            writer = Writer(opened)
+            writer.add(Captured(0, True, hello(1)))
+            writer.add(Captured(10**6, False, answers[0]))
+            writer.add(Captured(300 * 10**6, True, frame(2, 13)))
+            writer.add(Captured(301 * 10**6, False, frame(2, 13, b"", OK)))
+        begun = time.monotonic()
+        assert run(["trace", "replay", str(file), str(host.path), "--paced"]) == 0
+        assert 0.3 <= time.monotonic() - begun < 5
+    capsys.readouterr()
 
 
 def test_other_device_is_a_finding(recorded, capsys):
