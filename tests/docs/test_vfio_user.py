@@ -1,0 +1,59 @@
+"""docs/vfio-user.md says what the code does: commands, limits, and examples that run."""
+
+import re
+from pathlib import Path
+
+import pytest
+from click import Group
+
+from hostctl.cli.main import hostctl
+from mdevemu.mdev.host_iommu import FAR_END, FILES_END
+from mdevemu.vfio_user import wire
+from mdevemu.vfio_user.lender import LARGEST, MOST
+from mdevemu.vfio_user.session import NOT_OFFERED
+from tests.support.serving import Serving, short_folder
+
+PAGE = (Path(__file__).parents[2] / "docs/vfio-user.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_commands_that_are_not_there_are_the_ones_that_are_refused():
+    rows = re.findall(r"^\| ([\d, ]+) [^|]*\| (yes|no) \|", PAGE, re.MULTILINE)
+    said = {int(number): there for numbers, there in rows for number in numbers.split(",")}
+    assert set(said) == set(wire.Command)
+    assert {number for number, there in said.items() if there == "no"} == NOT_OFFERED
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        f"At most {MOST} messages are unanswered",
+        f"and to {LARGEST >> 10} KiB",
+        f"| REGION_WRITE_MULTI | {wire.MAX_WRITES} writes",
+        f"| descriptors | {wire.MAX_FDS} in a message |",
+        f"| DMA windows | {wire.MAX_MAPS}; {wire.MAX_WINDOW >> 40} TiB each",
+        f"| mdevs with memory by message | {(FAR_END - FILES_END) >> 47} at a time",
+    ],
+)
+def test_limit_is_the_one_in_force(claim):
+    assert claim in PAGE
+
+
+def test_every_command_line_is_one_that_there_is():
+    lines = re.findall(r"hostctl ([a-z-]+) ([a-z-]+)", PAGE)
+    assert len(lines) >= 6
+    for group, command in lines:
+        found = hostctl.commands[group]
+        assert isinstance(found, Group)
+        assert command in found.commands
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
+def test_example_runs(example):
+    with short_folder() as folder:
+        serving = Serving(folder)
+        try:
+            path = serving.control()("create-mdev", type="mdevemu-native")["socket"]
+            exec(example.replace("/run/demo/mdev.sock", path), {})
+        finally:
+            serving.stop()
