@@ -82,6 +82,12 @@ class Word:
     _width: ClassVar[int]
     _reset: ClassVar[int]
     _masks: ClassVar[dict[Access, int]]
+    # The masks again, as a guest's access needs them: it is often a single word.
+    _visible: ClassVar[int]
+    _clearing: ClassVar[int]
+    _writable: ClassVar[int]
+    _w1c: ClassVar[int]
+    _w1s: ClassVar[int]
     _fields: ClassVar[dict[str, Field[int]]]
 
     __slots__ = ("_raw",)
@@ -97,6 +103,10 @@ class Word:
             taken |= field.mask
             cls._masks[field.access] |= field.mask
             cls._reset |= field.reset
+        masks = cls._masks
+        cls._visible, cls._clearing = ~masks[Access.WO], masks[Access.RC]
+        cls._writable = masks[Access.RW] | masks[Access.WO]
+        cls._w1c, cls._w1s = masks[Access.W1C], masks[Access.W1S]
 
     def __init__(self, raw: int | None = None) -> None:
         self._raw = self._reset if raw is None else raw
@@ -136,20 +146,20 @@ def put_raw(word: Word, raw: int) -> None:
 
 def guest_view(word: Word) -> int:
     """What a guest read returns."""
-    return word._raw & ~word._masks[Access.WO]
+    return word._raw & word._visible
 
 
 def guest_read(word: Word, lanes: int) -> int:
     """Apply a guest read of the bits in ``lanes``: what it returns, RC bits then cleared."""
-    seen = guest_view(word)
-    word._raw &= ~(word._masks[Access.RC] & lanes)
-    return seen
+    raw = word._raw
+    if word._clearing:
+        word._raw = raw & ~(word._clearing & lanes)
+    return raw & word._visible
 
 
 def guest_write(word: Word, value: int, lanes: int) -> None:
     """Apply a guest write of ``value`` on the bits in ``lanes``."""
-    masks = word._masks
-    writable = (masks[Access.RW] | masks[Access.WO]) & lanes
-    cleared = masks[Access.W1C] & lanes & value
-    raised = masks[Access.W1S] & lanes & value
-    word._raw = word._raw & ~writable & ~cleared | value & writable | raised
+    writable = word._writable & lanes
+    ones = value & lanes
+    kept = word._raw & ~writable & ~(word._w1c & ones)
+    word._raw = kept | value & writable | word._w1s & ones

@@ -11,8 +11,9 @@ length.  Gaps between registers read as zero and ignore writes.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast, overload
 
 from mdevemu.layout import Word, width_of
@@ -120,6 +121,15 @@ class Slot:
         return self.name if self.single else f"{self.name}[{self.index}]"
 
 
+_Place = tuple[Slot, int, int, int]
+
+NEAR = 8
+"""Most bytes that a processor reads or writes at once."""
+
+REMEMBERED = 1024
+"""Accesses of that kind whose registers are remembered, of each map."""
+
+
 class RegisterMap:
     """Base of every register map.  Its attributes are registers, nothing else."""
 
@@ -127,6 +137,8 @@ class RegisterMap:
     _placed: ClassVar[tuple[_Placed[Any], ...]]
     _slots: ClassVar[tuple[Slot, ...]]
     _starts: ClassVar[list[int]]
+    # Drivers come back to the same few registers; a hostile one fills this and gains nothing.
+    _near: ClassVar[Callable[[int, int], tuple[_Place, ...]]]
 
     def __init_subclass__(cls, *, size: int) -> None:
         placed = [reg for reg in vars(cls).values() if isinstance(reg, _Placed)]
@@ -144,11 +156,16 @@ class RegisterMap:
         cls._size, cls._slots = size, tuple(found)
         cls._placed = tuple(sorted(placed, key=lambda reg: reg.offset))
         cls._starts = [slot.offset for slot in found]
+        cls._near = lru_cache(REMEMBERED)(partial(_touched, cls))
 
     def __init__(self) -> None:
         self._words: dict[str, list[Any]] = {
             reg.name: [reg.word() for _ in range(reg.count)] for reg in self._placed
         }
+        # Python looks here before it asks a Reg or an Array, which saves device code a call.
+        for reg in self._placed:
+            words = self._words[reg.name]
+            self.__dict__[reg.name] = words[0] if type(reg) is Reg else words
 
 
 def declared(kind: type[RegisterMap]) -> tuple[_Placed[Any], ...]:
@@ -180,37 +197,46 @@ class Bank(Generic[M]):
 
     def read(self, offset: int, length: int) -> bytes:
         """Guest read of ``length`` bytes."""
-        data = bytearray(length)
-        for slot, skip, at, count in self._touched(offset, length):
-            if self._hooks:
-                self._hooks.reading(slot)
-            lanes = ((1 << 8 * count) - 1) << 8 * skip
-            whole = guest_read(self.word(slot), lanes).to_bytes(slot.length, "little")
-            data[at : at + count] = whole[skip : skip + count]
-        return bytes(data)
+        hooks, value = self._hooks, 0
+        for slot, lanes, skip, at in self._places(offset, length):
+            if hooks:
+                hooks.reading(slot)
+            word = self.regs._words[slot.name][slot.index]
+            value |= (guest_read(word, lanes) & lanes) >> skip << at
+        return value.to_bytes(length, "little")
 
     def write(self, offset: int, data: bytes) -> None:
         """Guest write; the hooks see each register once it has changed, lowest first."""
-        for slot, skip, at, count in self._touched(offset, len(data)):
-            value = int.from_bytes(data[at : at + count], "little") << 8 * skip
-            lanes = ((1 << 8 * count) - 1) << 8 * skip
-            word = self.word(slot)
-            guest_write(word, value, lanes)
-            if self._hooks:
-                self._hooks.written(slot, word)
+        hooks, value = self._hooks, int.from_bytes(data, "little")
+        for slot, lanes, skip, at in self._places(offset, len(data)):
+            word = self.regs._words[slot.name][slot.index]
+            guest_write(word, value >> at << skip & lanes, lanes)
+            if hooks:
+                hooks.written(slot, word)
 
     def word(self, slot: Slot) -> Word:
         """The live word in a slot."""
         word: Word = self.regs._words[slot.name][slot.index]
         return word
 
-    def _touched(self, offset: int, length: int) -> Iterator[tuple[Slot, int, int, int]]:
-        """Yield (slot, first byte in it, that byte's place in the access, byte count)."""
-        kind, end = self.kind, offset + length
-        for at in range(max(bisect_right(kind._starts, offset) - 1, 0), len(kind._slots)):
-            slot = kind._slots[at]
-            if slot.offset >= end:
-                return
-            low, high = max(offset, slot.offset), min(end, slot.offset + slot.length)
-            if low < high:
-                yield slot, low - slot.offset, low - offset, high - low
+    def _places(self, offset: int, length: int) -> tuple[_Place, ...]:
+        return (
+            self.kind._near(offset, length)
+            if length <= NEAR
+            else _touched(self.kind, offset, length)
+        )
+
+
+def _touched(kind: type[RegisterMap], offset: int, length: int) -> tuple[_Place, ...]:
+    """Each (slot, its bits in the access, those below them, those before it in the access)."""
+    found, end = [], offset + length
+    for at in range(max(bisect_right(kind._starts, offset) - 1, 0), len(kind._slots)):
+        slot = kind._slots[at]
+        if slot.offset >= end:
+            break
+        low, high = max(offset, slot.offset), min(end, slot.offset + slot.length)
+        if low < high:
+            skip = 8 * (low - slot.offset)
+            lanes = ((1 << 8 * (high - low)) - 1) << skip
+            found.append((slot, lanes, skip, 8 * (low - offset)))
+    return tuple(found)
