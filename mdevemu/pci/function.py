@@ -108,6 +108,7 @@ class Function:
         self._name = name
         self._line = Line()
         self._msix = Msix(device.vectors, device.msix_bar) if device.vectors else None
+        self._bars = frozenset(bar.index for bar in device.bars)
         bars = [*device.bars, *([self._msix.bar] if self._msix else [])]
         place = (device.vectors, device.msix_bar, TABLE, PENDING) if self._msix else None
         self._config = Bank(config_space(identity or device.identity, bars, place))
@@ -150,30 +151,30 @@ class Function:
 
     def read(self, region: int, offset: int, length: int) -> bytes:
         """Read ``length`` bytes of a region; what does not exist reads as zero."""
+        if region in self._bars:
+            data = self._device.read(region, offset, length)
+            self._follow()
+            return data
         if region == CONFIG:
             regs = self._config.regs
             regs.status.interrupt = self._device.pending_intx and not self.msix_enabled
             return self._read_config(offset, length)
         if self._msix and region == self._msix.bar.index:
             return self._msix.read(offset, length)
-        if region > 5 or not self._regions[region].size:
-            return bytes(length)
-        data = self._device.read(region, offset, length)
-        self.update()
-        return data
+        return bytes(length)
 
     def write(self, region: int, offset: int, data: bytes) -> None:
         """Write to a region; what does not exist ignores it."""
-        if region == CONFIG:
+        if region in self._bars:
+            self._device.write(region, offset, data)
+            self._follow()
+        elif region == CONFIG:
             self._config.write(offset, data)
             if self._device.config_registers:
                 self._device.write_config(offset, data)
             self._configured()
         elif self._msix and region == self._msix.bar.index:
             self._msix.write(offset, data)
-        elif region <= 5 and self._regions[region].size:
-            self._device.write(region, offset, data)
-            self.update()
 
     def _read_config(self, offset: int, length: int) -> bytes:
         """Our registers and the device's; where one has its own, the other reads as zero."""
@@ -235,6 +236,11 @@ class Function:
             self._msix.interrupt(vector)
         else:
             self._device.pend(vector)
+            self.update()
+
+    def _follow(self) -> None:
+        """Look at the device's interrupt line alone: an access to a BAR changes nothing else."""
+        if self._device.pending_intx != self._line.level:
             self.update()
 
     def update(self) -> None:
