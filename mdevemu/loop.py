@@ -4,12 +4,19 @@ There are no locks and no threads beside it.  Work is done in bounded pieces, so
 a socket waits for one burst of pieces at most.
 """
 
-import selectors
+import select
 import time
 from collections.abc import Callable
 
 BURST_NS = 400_000
 """How long engines work between two looks at the sockets, in nanoseconds."""
+
+READY = 64
+"""Most descriptors that one look at the sockets tells of; the next look tells of others."""
+
+READABLE = ~select.EPOLLOUT
+WRITABLE = ~select.EPOLLIN
+"""Events for which there is something to read, or to write; errors and hang-ups are both."""
 
 
 Watch = tuple[Callable[[], None] | None, Callable[[], None] | None]
@@ -22,8 +29,11 @@ class Loop:
     def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
         """``clock`` returns nanoseconds."""
         self._clock = clock
-        self._selector = selectors.DefaultSelector()
+        # Not ``selectors``, which costs each message as much as the rest of the loop.
+        self._epoll = select.epoll()
         self._watched: dict[int, Watch] = {}
+        # What callbacks changed in the turn at hand: events of these are of the past.
+        self._changed: set[int] = set()
         self._worker: Callable[[], bool] = lambda: False
         self._ring_due: Callable[[], int | None] = lambda: None
         self._stopped = False
@@ -35,19 +45,17 @@ class Loop:
         writable: Callable[[], None] | None = None,
     ) -> None:
         """Call back when a descriptor is ready; replaces what was asked for it before."""
-        events = (selectors.EVENT_READ if readable else 0) | (
-            selectors.EVENT_WRITE if writable else 0
-        )
+        events = (select.EPOLLIN if readable else 0) | (select.EPOLLOUT if writable else 0)
         known = self._watched.pop(fileno, None)
-        if not events:
+        self._changed.add(fileno)
+        if events:
+            self._watched[fileno] = readable, writable
             if known:
-                self._selector.unregister(fileno)
-            return
-        self._watched[fileno] = wanted = readable, writable
-        if known:
-            self._selector.modify(fileno, events, wanted)
-        else:
-            self._selector.register(fileno, events, wanted)
+                self._epoll.modify(fileno, events)
+            else:
+                self._epoll.register(fileno, events)
+        elif known:
+            self._epoll.unregister(fileno)
 
     def forget(self, fileno: int) -> None:
         """Watch this descriptor no more."""
@@ -74,28 +82,29 @@ class Loop:
         self._stopped = True
 
     def close(self) -> None:
-        """Give the selector back."""
-        self._selector.close()
+        """Watch nothing any more."""
+        self._epoll.close()
 
     def turn(self, timeout: float | None) -> None:
         """Wait up to ``timeout`` seconds (None: for ever) and call back for what is ready."""
-        for key, events in self._selector.select(timeout):
-            watch: Watch = key.data
-            readable, writable = watch
+        changed = self._changed
+        changed.clear()
+        for fileno, events in self._epoll.poll(timeout, READY):
             # A callback may end, or replace, a watch whose turn is still to come.
-            if events & selectors.EVENT_READ and readable and self._stands(key.fd, watch):
+            if fileno in changed:
+                continue
+            readable, writable = self._watched[fileno]
+            if readable and events & READABLE:
                 readable()
-            if events & selectors.EVENT_WRITE and writable and self._stands(key.fd, watch):
+            if writable and events & WRITABLE and fileno not in changed:
                 writable()
-
-    def _stands(self, fileno: int, watch: Watch) -> bool:
-        # Not by identity: the selector keeps the old one of two that are equal.
-        return self._watched.get(fileno) == watch
 
     def _burst(self) -> bool:
         """Work for a bounded time; False when there is nothing left to do."""
+        if not self._worker():
+            return False
         end = self._clock() + BURST_NS
-        while self._worker():
-            if self._clock() >= end:
-                return True
-        return False
+        while self._clock() < end:
+            if not self._worker():
+                return False
+        return True
