@@ -1,6 +1,7 @@
 """Hop 1, bytes and descriptors to messages.  Half a message waits here for its rest."""
 
 from collections import deque
+from collections.abc import Sequence
 
 from mdevemu.errors import ProtocolError
 from mdevemu.fds import Fd, close_all
@@ -46,7 +47,7 @@ class Framer:
         """Where to put the next bytes; never empty after ``next`` returned None."""
         return self._buffer[self._end :]
 
-    def received(self, count: int, fds: list[Fd]) -> None:
+    def received(self, count: int, fds: Sequence[Fd] = ()) -> None:
         """``count`` bytes were put into ``space``, and these descriptors came along.
 
         Raises:
@@ -54,7 +55,7 @@ class Framer:
         """
         self._end += count
         if fds:
-            self._marks.append((self._end - 1, fds))
+            self._marks.append((self._end - 1, list(fds)))
             # Two, because this read may have ended one message and begun another.
             if sum(len(held) for _, held in self._marks) > 2 * wire.MAX_FDS:
                 raise ProtocolError("descriptors without end")
