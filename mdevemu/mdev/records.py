@@ -10,7 +10,7 @@ from mdevemu.iommu.formats import (
     PageRequestPayload,
     PageRequestRecord,
 )
-from mdevemu.iommu.registers import IommuRegisters
+from mdevemu.iommu.registers import IommuRegisters, RecordQueueCsr
 from mdevemu.layout import Struct, sizeof, unpack
 from mdevemu.memory import PhysicalMemory
 from mdevemu.units import Hpa, Iova
@@ -86,6 +86,9 @@ def page_report(record: bytes) -> PageReport:
     )
 
 
+_OVERFLOW = RecordQueueCsr.overflow.mask
+
+
 class RecordReader:
     """Software's end of one of the IOMMU's record queues.
 
@@ -114,7 +117,8 @@ class RecordReader:
     @property
     def waiting(self) -> bool:
         """There are records, or the queue has stopped."""
-        return self._head.index != self._tail.index or self._csr.overflow
+        # Asked between any two turns of the loop, so the words are compared whole.
+        return int(self._head) != int(self._tail) or int(self._csr) & _OVERFLOW != 0
 
     def take(self) -> list[bytes]:
         """Every record there is, oldest first; they are gone from the queue afterwards."""

@@ -137,22 +137,24 @@ class Native(Personality[NativeRegs]):
     # Registers.
 
     def read(self, bar: int, offset: int, length: int) -> bytes:
+        if bar == REGISTERS_BAR:
+            return self._bank.read(offset, length)
         if bar == HBM_BAR and self.slice.hbm:
             held = max(0, min(length, self.hbm_size - offset))
             data = self.slice.hbm.backing.read(offset, held) if held else b""
             return data.ljust(length, b"\0")
         if bar == DOORBELLS_BAR:
             return self._doorbells.read(offset, length)
-        return super().read(bar, offset, length)
+        return bytes(length)
 
     def write(self, bar: int, offset: int, data: bytes) -> None:
-        if bar == HBM_BAR and self.slice.hbm:
+        if bar == REGISTERS_BAR:
+            self._bank.write(offset, data)
+        elif bar == HBM_BAR and self.slice.hbm:
             if held := data[: max(0, self.hbm_size - offset)]:
                 self.slice.hbm.backing.write(offset, held)
         elif bar == DOORBELLS_BAR:
             self._doorbells.write(offset, data)
-        else:
-            super().write(bar, offset, data)
 
     @NativeRegs.control.written
     def _switch(self, control: Control) -> None:
@@ -289,7 +291,7 @@ class Native(Personality[NativeRegs]):
 
     @property
     def pending_intx(self) -> bool:
-        return self.regs.interrupt_status.vectors != 0
+        return int(self._bank.regs.interrupt_status) != 0
 
     def fault(self, fault: GuestFault) -> None:
         assert isinstance(fault, QueueFault), f"unexpected {fault!r}"
