@@ -12,7 +12,7 @@ from mdevemu.vfio_user.messages import Message
 from mdevemu.vfio_user.session import Session, State
 from mdevemu.vfio_user.transport import Transport
 
-TURN = 64
+TURN = 8
 """Messages answered in one wake-up before it is others' turn; a KiB of payload counts as one."""
 
 BACKLOG = 256 * KIB
