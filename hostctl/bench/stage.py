@@ -1,0 +1,125 @@
+"""An emulator for the bench: a slice for every client, and C programs that are the clients."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hostctl.bench.player import Player, Playing
+from hostctl.emulator import Emulator
+
+CLIENTS = 8
+"""How many clients there are where there are several."""
+
+_WITHOUT_END = 1 << 22
+"""Turns of a client that is stopped when the others are done."""
+
+_TYPE = "mdevemu-bench"
+_ACCELERATOR = f"""
+[accelerator]
+name = "bench"
+device-id = 0x100
+hbm = 0
+
+[[engine]]
+name = "dma0"
+operations = ["nop", "copy"]
+
+[[type]]
+name = "bench"
+description = "no HBM, one queue"
+personality = "native"
+hbm = 0
+queues = 1
+instances = {CLIENTS}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """Where processes run.
+
+    Attributes:
+        server: the server's core, and its clients' where that is fair.
+        clients: another one, for clients that are not to take the server's time; the same
+            if there is only one.
+    """
+
+    server: int
+    clients: int
+
+
+def pick_cores() -> Cores:
+    """Two of the cores that we may use."""
+    mine = sorted(os.sched_getaffinity(0))
+    return Cores(mine[0], mine[-1])
+
+
+class Stage:
+    """The emulator's mdevs, and players that are their clients or talk to themselves.
+
+    Times are in nanoseconds: of each client when its first turn began, and when each was over.
+    With ``ours`` clients talk to the emulator, otherwise to mirrors of themselves, which run
+    on the emulator's core instead.
+    """
+
+    def __init__(self, player: Player, cores: Cores, sockets: Sequence[str]) -> None:
+        """``sockets`` are those of the mdevs."""
+        self._player = player
+        self._cores = cores
+        self._sockets = sockets
+
+    def play(self, script: str, turns: int, clients: int, *, ours: bool) -> list[list[int]]:
+        """Several clients at once, all on the core of the server."""
+        core = self._cores.server
+        with contextlib.ExitStack() as started:
+            players = [self._start(each, script, turns, core, ours) for each in range(clients)]
+            for each in players:
+                started.callback(each.stop)
+            for each in players:
+                each.go()
+            return [each.times() for each in players]
+
+    def beside(self, busy: str | None, script: str, turns: int, *, ours: bool) -> list[int]:
+        """One client while another is ``busy`` without end, both on the clients' core."""
+        core = self._cores.clients
+        with contextlib.ExitStack() as started:
+            if busy is not None:
+                neighbour = self._start(1, busy, _WITHOUT_END, core, ours)
+                started.callback(neighbour.stop)
+                neighbour.go()
+            quiet = self._start(0, script, turns, core, ours)
+            started.callback(quiet.stop)
+            quiet.go()
+            return quiet.times()
+
+    def _start(self, client: int, script: str, turns: int, core: int, ours: bool) -> Playing:
+        if ours:
+            return self._player.against(self._sockets[client], script, turns, core)
+        return self._player.alone(script, turns, core, self._cores.server)
+
+
+@contextlib.contextmanager
+def stage(compiler: str) -> Iterator[Stage]:
+    """A stage for the length of a block.
+
+    Raises:
+        MdevError: the player cannot be compiled, or the emulator does not start.
+    """
+    cores = pick_cores()
+    with tempfile.TemporaryDirectory(prefix="mdevemu-bench-") as name:
+        folder = Path(name)
+        player = Player(folder, compiler)
+        accelerator = folder / "accel.toml"
+        accelerator.write_text(_ACCELERATOR)
+        log = folder / "emulator.log"
+        emulator = Emulator(accelerator, folder / "run", log, os.getpid())
+        with contextlib.closing(emulator):
+            os.sched_setaffinity(emulator.identity.pid, {cores.server})
+            control = emulator.control
+            made = [
+                control.create(_TYPE, name=None, uuid=None, weight=None) for _ in range(CLIENTS)
+            ]
+            yield Stage(player, cores, [mdev.socket for mdev in made])
