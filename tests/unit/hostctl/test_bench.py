@@ -169,12 +169,18 @@ class Peer:
         with client:
             client.settimeout(10)
             for length, answer in self._answers:
-                self.heard.append(client.recv(length, socket.MSG_WAITALL))
+                heard = b""
+                while len(heard) < length:
+                    heard += client.recv(length - len(heard))
+                self.heard.append(heard)
                 client.send(answer)
             with contextlib.suppress(OSError):
                 client.recv(4096)
 
-    def close(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
         self._thread.join()
         self._listener.close()
 
@@ -190,25 +196,23 @@ def test_player_ends_with_what_was_not_in_the_script(
     player, core, tmp_path, flags, error, size, reason
 ):
     """A server that refuses would be a fast one."""
-    peer = Peer(f"{tmp_path}/s", (16, wire.HEADER.pack(1, 13, size, flags, error)))
     lines = script.script((), script.request(wire.Command.DEVICE_RESET, b"", 0))
-    playing = player.against(f"{tmp_path}/s", lines, 1, core)
-    playing.go()
-    with pytest.raises(HostError, match=reason):
-        playing.times()
-    playing.stop()
-    peer.close()
+    with Peer(f"{tmp_path}/s", (16, wire.HEADER.pack(1, 13, size, flags, error))):
+        playing = player.against(f"{tmp_path}/s", lines, 1, core)
+        playing.go()
+        with pytest.raises(HostError, match=reason):
+            playing.times()
+        playing.stop()
 
 
 def test_player_counts_turns_and_repeats_what_it_was_asked_for(player, core, tmp_path):
     asked = wire.HEADER.pack(0x4711, 11, 32, 0, 0) + wire.DMA.pack(0xABC000, 2)
-    peer = Peer(f"{tmp_path}/s", (36, asked), (34 + 36, asked))
     turn = (*script.count(0, 8, 1), *script.asked(2, b"\5"))
-    playing = player.against(f"{tmp_path}/s", script.script((), turn), 2, core)
-    playing.go()
-    assert len(playing.times()) == 3
-    playing.stop()
-    peer.close()
+    with Peer(f"{tmp_path}/s", (36, asked), (34 + 36, asked)) as peer:
+        playing = player.against(f"{tmp_path}/s", script.script((), turn), 2, core)
+        playing.go()
+        assert len(playing.times()) == 3
+        playing.stop()
     first, second = peer.heard
     assert first[-4:] == bytes(4)
     answer, count = second[:34], second[34:]
