@@ -60,7 +60,7 @@ def _neighbours(stage: Stage, rounds: int, count: int) -> Iterator[Row]:
         for beside, mine in cases:
             found = stage.beside(_BUSY[beside], quiet, count, ours=mine)
             times[beside, mine].append(found)
-    for percent, limit in ((50, 1.5), (99, 2.0)):
+    for percent in (50, 99):
         alone: list[float] = []
         for beside in _BUSY:
             ours, floor = (
@@ -68,6 +68,8 @@ def _neighbours(stage: Stage, rounds: int, count: int) -> Iterator[Row]:
                 for mine in (True, False)
             )
             alone = alone or ours
-            aim = None if beside == "alone" else Aim(limit, "alone", relation(ours, alone))
             clients = 1 if beside == "alone" else 2
+            # The slowest are the kernel's doing as much as the server's: see the floor's.
+            judged = clients == 2 and percent == 50
+            aim = Aim(1.5, "alone", relation(ours, alone)) if judged else None
             yield row(f"read {beside}, p{percent}", clients, ours, floor, aim)

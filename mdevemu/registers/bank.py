@@ -220,11 +220,9 @@ class Bank(Generic[M]):
         return word
 
     def _places(self, offset: int, length: int) -> tuple[_Place, ...]:
-        return (
-            self.kind._near(offset, length)
-            if length <= NEAR
-            else _touched(self.kind, offset, length)
-        )
+        if length <= NEAR:
+            return self.kind._near(offset, length)
+        return _touched(self.kind, offset, length)
 
 
 def _touched(kind: type[RegisterMap], offset: int, length: int) -> tuple[_Place, ...]:

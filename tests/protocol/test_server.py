@@ -339,7 +339,7 @@ def test_flooding_client_does_not_starve_its_neighbour(tmp_path):
                 start = time.monotonic()
                 quiet.read_u32(0, 0)
                 slowest = max(slowest, time.monotonic() - start)
-        assert len(devices[0].log) > 1000
+        assert len(devices[0].log) > 100
         assert slowest < 0.5  # three threads of Python share one interpreter here
     finally:
         done.append(True)
@@ -378,12 +378,12 @@ def test_one_wake_up_answers_a_bounded_number_of_messages_and_asks_for_more(tmp_
         hand.wants[client][0]()
         turns, seen = 1, 0
         while again := set(hand.wants) - {listener, client}:
-            assert len(device.log) - seen <= 64
+            assert len(device.log) - seen <= 8
             assert hand.wants[client][0] is None, "it reads on before it has answered"
             seen, turns = len(device.log), turns + 1
             hand.wants[again.pop()][0]()
         assert len(device.log) == 1000
-        assert turns >= 1000 // 64
+        assert turns >= 1000 // 8
     server.close()
     device.close()
     assert hand.wants == {}
