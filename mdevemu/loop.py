@@ -18,7 +18,6 @@ READABLE = ~select.EPOLLOUT
 WRITABLE = ~select.EPOLLIN
 """Events for which there is something to read, or to write; errors and hang-ups are both."""
 
-
 Watch = tuple[Callable[[], None] | None, Callable[[], None] | None]
 """What to call when a descriptor can be read, and when it can be written."""
 

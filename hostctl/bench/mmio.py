@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
+from guest import native
 from hostctl.bench.kinds import Kind, compare
 from hostctl.bench.rows import Aim, Row, Times, percentile, relation, row
 from hostctl.bench.script import hello, posted, read, script, write, write_multi
 from hostctl.bench.stage import CLIENTS, Stage
 
-_BAR = 0
-_SCRATCH = 0x28  # a register that does nothing
+_BAR, _SCRATCH = native.REGISTERS_BAR, native.SCRATCH  # a register that does nothing
 _DATA = b"\x01\x02\x03\x04"
 _BURST = 128  # posted writes between two reads
 _WRITES = 200  # of one REGION_WRITE_MULTI: what QEMU sends
@@ -18,7 +18,6 @@ _WRITE = write(_BAR, _SCRATCH, _DATA)
 # A read behind them, so that they were not only sent.
 _POSTED = posted(_BAR, _SCRATCH, _DATA) * _BURST + _READ
 _MULTI = write_multi([(_BAR, _SCRATCH, _DATA)] * _WRITES) + _READ
-
 
 _KINDS = (
     Kind("read of 4 bytes", _READ),
@@ -52,7 +51,7 @@ _BUSY = {
 
 
 def _neighbours(stage: Stage, rounds: int, count: int) -> Iterator[Row]:
-    """A read, now and then the slowest of a hundred, of one whose neighbour is busy."""
+    """A read's median, and the slowest of a hundred, of one whose neighbour is busy."""
     quiet = script(hello(), _READ)
     cases = [(beside, mine) for beside in _BUSY for mine in (True, False)]
     times: dict[tuple[str, bool], list[Times]] = {case: [] for case in cases}

@@ -75,9 +75,10 @@ class Stage:
         """Several clients at once, all on the core of the server."""
         core = self._cores.server
         with contextlib.ExitStack() as started:
-            players = [self._start(each, script, turns, core, ours) for each in range(clients)]
-            for each in players:
-                started.callback(each.stop)
+            players = []
+            for client in range(clients):
+                players.append(self._start(client, script, turns, core, ours))
+                started.callback(players[-1].stop)
             for each in players:
                 each.go()
             return [each.times() for each in players]
