@@ -15,3 +15,7 @@ class HostError(Exception):
         self.wrong = wrong
         self.fix = fix
         self.details = details
+
+
+class BuildError(HostError):
+    """A compiler was there, and refused what it was given."""

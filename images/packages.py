@@ -180,6 +180,7 @@ def fetch(
     names: Sequence[str],
     assumed: dict[str, str],
     progress: Progress,
+    purpose: str,
 ) -> list[Path]:
     """Fetch ``names`` and all that they depend on from this machine's Debian mirror.
 
@@ -188,6 +189,7 @@ def fetch(
         suites: where to look, each with the source packages to take from it by preference.
         names: package names.
         assumed: packages that are not wanted, and what each provides.
+        purpose: what they are for, for ``progress``.
 
     Returns:
         The archives, each verified against Debian's keys.
@@ -207,7 +209,7 @@ def fetch(
     wanted = ", ".join(suite.name for suite in suites)
     progress.phase(f"package lists of {wanted} from {mirror.printable(uri)}")
     apt.run("update", progress=progress)
-    progress.phase("packages of the private root")
+    progress.phase(f"packages of {purpose}")
     chosen = apt.resolve(names, progress)
     apt.run("install", "--download-only", *names, progress=progress)
     return [apt.archives / name for name in chosen]

@@ -60,6 +60,29 @@ class Root:
     )
 
 
+ASSUMED = """\
+base-files bash coreutils debianutils dpkg libasan8 libatomic1 libcc1-0 libgomp1 libgprofng0
+libhwasan0 libitm1 liblsan0 libquadmath0 libssl3t64 libtsan2 libubsan1 linux-base mawk pahole
+perl-base xz-utils"""
+"""What a compiler of kernels needs not: libraries of other programs, and what is only used to
+sign modules or to describe their types; and what every Debian machine has."""
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """What the root is made of in which kernel modules are built, besides the kernel's headers.
+
+    Attributes:
+        suite: where its packages come from: the suite of the kernel.
+        packages: what is in it, besides dependencies; the headers bring the compiler.
+        assumed: dependencies that are left out.
+    """
+
+    suite: str = "trixie"
+    packages: tuple[str, ...] = ("make",)
+    assumed: tuple[str, ...] = tuple(ASSUMED.split())
+
+
 VFIO = ("vfio_pci", "vfio_iommu_type1")
 """The guest's way to its own devices from user space, behind a virtual IOMMU."""
 

@@ -7,13 +7,12 @@ import functools
 import hashlib
 import json
 import os
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from images import cache, packages, programs
+from images import archive, cache, packages, programs
 from images.errors import HostError
 from images.programs import Program
 from images.progress import Progress, Silent
@@ -21,9 +20,6 @@ from images.recipe import Root
 
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 LOADER = "usr/lib64/ld-linux-x86-64.so.2"
-MERGED = ("bin", "lib", "lib64", "sbin")
-"""Folders of the root that are links into usr; the package that makes them is not in it."""
-
 LAYOUT = 1
 """Counts the ways in which this module has laid a private root out."""
 
@@ -78,6 +74,16 @@ class Sysroot:
         """What ``uname -r`` says in a guest."""
         (kernel,) = (self.path / "boot").glob("vmlinuz-*")
         return kernel.name.partition("-")[2]
+
+    @functools.cached_property
+    def kernel_version(self) -> str:
+        """The version of the kernel's package (``6.12.107-1``)."""
+        (found,) = (
+            version
+            for name, version, _ in (file.split("_", 2) for file in self.packages)
+            if name == f"linux-image-{self.kernel_release}"
+        )
+        return found.replace("%3a", ":")
 
     @property
     def kernel(self) -> Path:
@@ -180,39 +186,22 @@ def _make(folder: Path, root: Root, progress: Progress) -> None:
             f"put a {programs.QEMU} on the PATH and build the image on an x86-64 machine",
         )
     state = folder.with_name(f"{folder.name}.apt")
-    archives = packages.fetch(state, root.suites, root.packages, dict(root.assumed), progress)
+    archives = packages.fetch(
+        state, root.suites, root.packages, dict(root.assumed), progress, "the private root"
+    )
     making = folder.with_name(f"{folder.name}.new")
     cache.remove(making)
     progress.phase("private root")
-    _unpack(archives, making / "root", progress)
+    archive.unpack(archives, making / "root", progress)
     sysroot = Sysroot(making)
     depmod = sysroot.program("usr/bin/kmod", "depmod")
     depmod.run("-b", str(sysroot.path), sysroot.kernel_release)
     _extract_kernel(sysroot)
-    sums = {archive.name: _sha256(archive) for archive in archives}
+    sums = {file.name: _sha256(file) for file in archives}
     (making / "packages.json").write_text(json.dumps(sums, indent=1))
     progress.done()
     making.rename(folder)
     cache.remove(state)
-
-
-def _unpack(archives: list[Path], root: Path, progress: Progress) -> None:
-    """Unpack ``archives`` into the folder ``root``."""
-    for name in MERGED:
-        (root / "usr" / name).mkdir(parents=True)
-        (root / name).symlink_to(f"usr/{name}")
-    sizes = [archive.stat().st_size for archive in archives]
-    for number, archive in enumerate(archives):
-        progress.advance(sum(sizes[:number]) / sum(sizes), archive.name.partition("_")[0])
-        done = subprocess.run(
-            ["dpkg-deb", "-x", str(archive), str(root)], capture_output=True, text=True
-        )
-        if done.returncode:
-            raise HostError(
-                f"cannot unpack {archive.name}",
-                "see that the cache folder has 1 GiB free",
-                done.stderr.strip(),
-            )
 
 
 def _extract_kernel(sysroot: Sysroot) -> None:
