@@ -2,7 +2,7 @@
 
     ConfigError   the operator: a file, a key or an argument (see ``mdevemu.errors``)
     HostError     the machine: something is missing, too old, or does not work
-    VmError       the VM process or the guest in it
+    VmError       the VM process or the guest in it; GuestPanicked and ModuleRefused say more
     TimedOut      nobody in particular: it took too long
 
 ``hostctl.cli.main`` catches them, in one place.
@@ -56,26 +56,53 @@ class VmError(MdevError):
         self.name = name
         self.wrong = wrong
         self.argv = tuple(argv)
-        self.evidence = {log: tuple(lines) for log, lines in (evidence or {}).items()}
-        text = [f"{name}: {wrong}"]
-        for log, lines in self.evidence.items():
-            if lines:
-                text += [f"  {log}:", *(f"    {line}" for line in lines)]
-        if argv:
-            text.append(f"  reproduce: {shlex.join(argv)}")
-        super().__init__("\n".join(text))
+        self.evidence = _kept(evidence)
+        super().__init__(_report(f"{name}: {wrong}", self.evidence, argv))
+
+
+class GuestPanicked(VmError):
+    """The guest's kernel gave up."""
+
+
+class ModuleRefused(VmError):
+    """The guest's kernel did not take a module."""
 
 
 class TimedOut(MdevError):
     """Something was not done when its time was over; what it left behind is as it was.
 
     Attributes:
+        what: was waited for.
         waited: seconds.
+        evidence: as in `VmError`, of the VM that kept us waiting.
     """
 
-    def __init__(self, what: str, waited: float) -> None:
-        super().__init__(f"{what}: not done after {waited:g} s")
+    def __init__(
+        self,
+        what: str,
+        waited: float,
+        argv: Sequence[str] = (),
+        evidence: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.what = what
         self.waited = waited
+        self.evidence = _kept(evidence)
+        super().__init__(_report(f"{what}: not done after {waited:g} s", self.evidence, argv))
+
+
+def _kept(evidence: Mapping[str, Sequence[str]] | None) -> Mapping[str, Sequence[str]]:
+    return {log: tuple(lines) for log, lines in (evidence or {}).items()}
+
+
+def _report(headline: str, evidence: Mapping[str, Sequence[str]], argv: Sequence[str]) -> str:
+    """What happened, the last lines of logs that have any, and how to see it again."""
+    text = [headline]
+    for log, lines in evidence.items():
+        if lines:
+            text += [f"  {log}:", *(f"    {line}" for line in lines)]
+    if argv:
+        text.append(f"  reproduce: {shlex.join(argv)}")
+    return "\n".join(text)
 
 
 _STATUSES: tuple[tuple[type[MdevError], int], ...] = (

@@ -9,6 +9,7 @@ Everything waits for its answer, unless it is begun with ``start``.  One thread 
 """
 
 import base64
+import contextlib
 import os
 import secrets
 import signal
@@ -26,6 +27,7 @@ from mdevemu.errors import MdevError
 __all__ = ["Agent", "AgentGone", "AgentRefused", "Completed", "Pending", "Process", "answers"]
 
 _AGAIN = 1.0  # seconds that an agent has for the answer to a greeting
+_LAST = 3.0  # seconds that an agent has to kill what did not end in time
 _STALE = 64  # events of processes that nobody knows yet, or any more, that are kept at most
 
 Output = Callable[[str, bytes], None]
@@ -71,9 +73,10 @@ class Process:
         text = base64.b64encode(data).decode("ascii")
         return self._agent.start("exec-input", {"pid": self.pid, "data": text, "eof": eof})
 
-    def signal(self, number: int) -> None:
+    def signal(self, number: int, *, timeout: float = 30.0) -> None:
         """Send it, and what it started, a signal."""
-        self._agent.call("exec-signal", {"pid": self.pid, "signal": number})
+        asked: Message = {"pid": self.pid, "signal": number}
+        self._agent.call("exec-signal", asked, timeout=timeout)
 
     def wait(self, timeout: float | None = None) -> int:
         """Its exit status, once it ended and all its output was handed on.
@@ -320,7 +323,9 @@ class Agent:
                     part = read()
                     taken = process.give(part, eof=not part)
                 if end is not None and time.monotonic() > end and process.status is None:
-                    process.signal(signal.SIGKILL)
+                    # Of a guest that hangs as a whole nobody answers.
+                    with contextlib.suppress(TimedOut):
+                        process.signal(signal.SIGKILL, timeout=_LAST)
                     assert timeout is not None
                     raise TimedOut(f"process {process.pid} in the guest", timeout)
         except KeyboardInterrupt:

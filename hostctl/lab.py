@@ -122,22 +122,29 @@ class Lab:
             HostError, VmError: QEMU cannot be started.
         """
         for spec in self.spec.vms:
-            made = plan(self.spec, spec, self.folder, accelerator)
-            vm = Vm(made, machine)
-            self.vms[spec.name] = vm
-            self._record.vms.append(
-                VmRecord(
-                    name=spec.name,
-                    argv=vm.argv,
-                    environment=dict(machine.environment),
-                    agent=str(made.agent),
-                    qmp=str(made.qmp),
-                    mdevs=list(spec.mdevs),
-                    accelerator=accelerator,
-                    process=vm.identity,
-                )
+            self.start_vm(plan(self.spec, spec, self.folder, accelerator), machine)
+
+    def start_vm(self, made: Plan, machine: Machine) -> Vm:
+        """Start one VM; it need not be ready when this returns.
+
+        Raises:
+            HostError, VmError: QEMU cannot be started.
+        """
+        self.vms[made.name] = vm = Vm(made, machine)
+        self._record.vms.append(
+            VmRecord(
+                name=made.name,
+                argv=vm.argv,
+                environment=dict(machine.environment),
+                agent=str(made.agent),
+                qmp=str(made.qmp),
+                mdevs=[slot.name for slot in made.slots],
+                accelerator=made.accelerator,
+                process=vm.identity,
             )
-            self._write()
+        )
+        self._write()
+        return vm
 
     def wait_vms(self, seconds: float = BOOT_SECONDS) -> None:
         """Wait until the agent of every VM answers.
@@ -198,7 +205,8 @@ class Lab:
     def close(self) -> None:
         """Take everything down, VMs first, and remove the folder."""
         self._record.state = "stopping"
-        self._write()
+        with contextlib.suppress(OSError):  # where it cannot be told, it is done all the same
+            self._write()
         for vm in self.vms.values():
             vm.close()
         if self._emulator is not None:

@@ -1,5 +1,7 @@
 """What this machine runs VMs with: QEMU, the guest's kernel and file system, KVM or not."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from hostctl.errors import HostError
@@ -8,18 +10,26 @@ from hostctl.vm import kvm
 from hostctl.vm.spec import Machine
 from images.build import build
 from images.progress import Console
+from images.recipe import Recipe
 from images.sysroot import find_qemu
 
 
-def guest_machine(output: Output) -> Machine:
+def guest_machine(output: Output, modules: Iterable[str] = ()) -> Machine:
     """QEMU and a guest that boots; what the cache lacks is fetched and built, which is narrated.
+
+    Args:
+        modules: kernel modules that the guest must have, besides those of every guest.
 
     Raises:
         images.errors.HostError: something cannot be had.
     """
+    recipe = Recipe()
+    known = {*recipe.loaded, *recipe.modules}
+    if more := sorted({name.replace("-", "_") for name in modules} - known):
+        recipe = replace(recipe, modules=(*recipe.modules, *more))
     progress = Console(output.err)
     program = find_qemu(progress)
-    image = build(progress=progress)
+    image = build(recipe, progress)
     return Machine(
         qemu=tuple(program.argv_prefix),
         environment=program.env,

@@ -48,7 +48,8 @@ if [ -e /sys/firmware/acpi/tables/VIOT ]; then
     sleep 0.1
   done
 fi
-modprobe -a {modules}
+# Of another kernel than the recipe's these may be missing, or modules.
+modprobe -qa virtio_pci virtio_console {modules}
 for port in /sys/class/virtio-ports/*; do
   read -r name < "$port/name" && ln -s "../${{port##*/}}" "/dev/virtio-ports/$name"
 done

@@ -17,5 +17,9 @@ class HostError(Exception):
         self.details = details
 
 
+class NoModule(HostError):
+    """The guest's kernel has no module of a name that was asked for."""
+
+
 class BuildError(HostError):
     """A compiler was there, and refused what it was given."""

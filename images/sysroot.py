@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from images import archive, cache, packages, programs
-from images.errors import HostError
+from images.errors import HostError, NoModule
 from images.programs import Program
 from images.progress import Progress, Silent
 from images.recipe import Root
@@ -109,7 +109,7 @@ class Sysroot:
         A module that is built into the kernel is in no file and is left out.
 
         Raises:
-            HostError: the kernel has no such module.
+            NoModule: the kernel has no such module.
         """
         known = self._modules
         order: dict[Path, None] = {}
@@ -118,9 +118,9 @@ class Sysroot:
             if plain in known:
                 order.update(dict.fromkeys(known[plain]))
             elif plain not in self._built_in:
-                raise HostError(
+                raise NoModule(
                     f"kernel {self.kernel_release} has no module {name}",
-                    "take the name out of the recipe, or use a kernel that has it",
+                    "leave the name out, or use a kernel that has it",
                 )
         return list(order)
 

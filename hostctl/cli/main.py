@@ -1,5 +1,6 @@
 """The whole command line; the one place where errors become exit statuses."""
 
+import errno
 import os
 import signal
 import sys
@@ -9,9 +10,22 @@ from types import FrameType
 import click
 from rich.markup import escape
 
-from hostctl.cli import bench, demo, doctor, iommu, lab, mdev, trace, vectors, vfio_user, vm
+from hostctl.cli import (
+    bench,
+    demo,
+    doctor,
+    iommu,
+    lab,
+    mdev,
+    module,
+    trace,
+    vectors,
+    vfio_user,
+    vm,
+    vm_run,
+)
 from hostctl.cli.options import Commands
-from hostctl.errors import ENVIRONMENT, INTERRUPTED, OK, USAGE, exit_status
+from hostctl.errors import ENVIRONMENT, INTERRUPTED, OK, USAGE, HostError, exit_status
 from hostctl.output import Output
 from hostctl.processes import Terminated
 from images.errors import HostError as ImageError
@@ -39,6 +53,7 @@ for command in (
     vm.run,
     vm.vm,
     mdev.mdev,
+    module.module,
     iommu.iommu,
     bench.bench,
     vfio_user.vfio_user,
@@ -46,6 +61,7 @@ for command in (
 ):
     hostctl.add_command(command)
 iommu.iommu.add_command(vectors.vectors)
+vm.vm.add_command(vm_run.run)
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:
@@ -75,6 +91,15 @@ def run(arguments: Sequence[str]) -> int:
         # The reader has seen enough; nothing may be flushed to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = f": {error.filename}" if error.filename else ""
+        full = HostError(
+            f"{error.strerror}{place}",
+            "free some, or point TMPDIR, XDG_RUNTIME_DIR and XDG_CACHE_HOME to where there is",
+        )
+        return _refuse(output, "HostError", str(full), ENVIRONMENT)
 
 
 def _refuse(output: Output, kind: str, message: str, status: int) -> int:

@@ -16,7 +16,7 @@ from hostctl.output import Output
 from hostctl.vm.argv import pasteable
 from mdevemu.errors import ConfigError, unknown
 
-_NOT_FOUND = 127  # a shell's exit status for a program that is not there
+NOT_FOUND = 127  # a shell's exit status for a program that is not there
 
 
 def find(lab: str | None, name: str) -> tuple[runtime.Folder, runtime.VmRecord]:
@@ -97,16 +97,16 @@ def run(
                 output.record("run", facts)
                 return done.status
             return agent.stream(
-                command, _pass_on, stdin=sys.stdin.fileno(), env=variables, cwd=cwd, timeout=timeout
+                command, pass_on, stdin=sys.stdin.fileno(), env=variables, cwd=cwd, timeout=timeout
             )
         except AgentRefused as refused:
             if refused.kind != "NotFound":
                 raise
             output.say(refused.text)
-            return _NOT_FOUND
+            return NOT_FOUND
 
 
-def _pass_on(stream: str, data: bytes) -> None:
+def pass_on(stream: str, data: bytes) -> None:
     """What the guest's command wrote, at once and unchanged."""
     out = sys.stdout if stream == "stdout" else sys.stderr
     while data:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from guest.protocol import PORT
-from hostctl.vm.spec import Machine, Plan
+from hostctl.vm.spec import SHARE, Machine, Plan
 
 # What QEMU's own manual asks for with an IOMMU for passed-through devices: caching-mode tells
 # the VMM about every new mapping, as dma-remap does; intremap needs a split irqchip.
@@ -48,6 +48,23 @@ def _slots(plan: Plan) -> list[str]:
     return words
 
 
+def _share(plan: Plan) -> list[str]:
+    """The shared folder, whose files are made and owned by whoever runs QEMU."""
+    if plan.share is None:
+        return []
+    # Both have an option with an underscore, unlike the rest of QEMU.
+    folder = f"local,id={SHARE},path={_value(plan.share)},security_model=none"
+    device = {"driver": "virtio-9p-pci", "bus": "pcie.0", "fsdev": SHARE, "mount_tag": SHARE}
+    return ["-fsdev", folder, "-device", json.dumps(device)]
+
+
+def _debugger(plan: Plan) -> list[str]:
+    """A socket for a debugger, and a guest that does nothing until one lets it go on."""
+    if plan.debugger is None:
+        return []
+    return ["-S", "-gdb", f"unix:{_value(plan.debugger)},server=on,wait=off"]
+
+
 def _cpu(accelerator: str) -> Mapping[str, str]:
     if accelerator == "kvm":
         return {"machine": "q35,kernel-irqchip=split", "accel": "kvm", "cpu": "host"}
@@ -88,6 +105,8 @@ def argv(plan: Plan, machine: Machine) -> list[str]:
         ),
         *_device(driver="virtserialport", bus="serial.0", chardev="agent", name=PORT),
         *_slots(plan),
+        *_share(plan),
+        *_debugger(plan),
         *("-kernel", str(machine.kernel)),
         *("-initrd", str(machine.initrd)),
         *("-append", " ".join(append)),

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hostctl.errors import HostError, TimedOut, VmError
+from hostctl.errors import GuestPanicked, HostError, TimedOut, VmError
 from hostctl.processes import identify, spawn, stop, tail
 from hostctl.qmp import Qmp
 from hostctl.vm.argv import argv
@@ -16,6 +16,9 @@ _PATIENCE = 3.0
 _PAUSE = 0.05
 _CONSOLE_LINES = 30  # a panic's reason comes before its call trace
 _HEALTHY = ("running", "prelaunch", "inmigrate")
+_DEBUGGED = ("debug", "paused")  # states that a debugger may have a guest in
+_PANIC = "Kernel panic - "
+_PANIC_LINES = 200  # that may follow a panic's reason
 
 
 class Vm:
@@ -46,13 +49,20 @@ class Vm:
         """QEMU's exit status; None while it runs."""
         return self._child.poll()
 
-    def failure(self, wrong: str) -> VmError:
-        """What to say about it: command line, QEMU's last words, the guest's last words."""
-        logs: dict[str, Sequence[str]] = {
+    def evidence(self) -> dict[str, Sequence[str]]:
+        """QEMU's last words, and the guest's."""
+        return {
             "QEMU's stderr": tail(self.plan.log),
             "guest's console": tail(self.plan.console, _CONSOLE_LINES),
         }
-        return VmError(self.plan.name, wrong, self.argv, logs)
+
+    def failure(self, wrong: str, kind: type[VmError] = VmError) -> VmError:
+        """What to say about it: command line, QEMU's last words, the guest's last words."""
+        return kind(self.plan.name, wrong, self.argv, self.evidence())
+
+    def late(self, what: str, seconds: float) -> TimedOut:
+        """What to say if something was not done in time."""
+        return TimedOut(f"{self.plan.name}: {what}", seconds, self.argv, self.evidence())
 
     def wait_ready(self, answers: Callable[[Path], bool], seconds: float) -> None:
         """Wait until ``answers`` says that the agent behind its socket does.
@@ -66,12 +76,8 @@ class Vm:
         while not answers(self.plan.agent):
             self._look()
             if time.monotonic() > end:
-                raise self._late(seconds)
+                raise self.late("boot, until the agent answers", seconds)
             time.sleep(_PAUSE)
-
-    def _late(self, seconds: float) -> TimedOut:
-        said = self.failure("the agent does not answer")
-        return TimedOut(f"boot of {said}", seconds)
 
     def _connect(self, end: float) -> None:
         """Connect to QEMU's monitor, which is there a moment after QEMU's start."""
@@ -87,20 +93,25 @@ class Vm:
     def _look(self) -> None:
         """See whether QEMU and the guest are well."""
         if self.status is not None:
-            raise self._ended()
+            raise self.ended()
         if self._qmp is None:
             return
         try:
             state = self._qmp.execute("query-status")
         except HostError:
-            stop(self._child, _PATIENCE)  # it hangs up just before it ends
-            raise self._ended() from None
+            raise self.ended() from None
+        healthy = _HEALTHY if self.plan.debugger is None else _HEALTHY + _DEBUGGED
         match state:
-            case {"status": str(word)} if word not in _HEALTHY:
+            case {"status": str(word)} if word not in healthy:
                 raise self.failure(f"QEMU stopped the guest: {word}")
 
-    def _ended(self) -> VmError:
-        """QEMU ended, although the agent has not answered yet."""
+    def ended(self) -> VmError:
+        """What to say of a QEMU that hung up, as it does just before it ends."""
+        stop(self._child, _PATIENCE)
+        panics = [line for line in tail(self.plan.console, _PANIC_LINES) if _PANIC in line]
+        if panics:
+            reason = panics[0].partition(_PANIC)[2]
+            return self.failure(f"the guest's kernel panicked: {reason}", GuestPanicked)
         if self.status == 0:
             return self.failure("the guest turned itself off, or wanted to start again")
         return self.failure(f"QEMU ended with status {self.status}")

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+SHARE = "share"
+"""The name by which a guest mounts the folder that it shares with the host."""
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -51,6 +54,8 @@ class Plan:
         qmp: socket of QEMU's monitor.
         console: log of the guest's serial port.
         log: log of QEMU's stderr.
+        share: folder of the host that the guest can mount, by the tag `SHARE`.
+        debugger: socket on which QEMU waits for a debugger before the guest's first instruction.
     """
 
     name: str
@@ -64,3 +69,5 @@ class Plan:
     qmp: Path
     console: Path
     log: Path
+    share: Path | None = None
+    debugger: Path | None = None

@@ -1,0 +1,55 @@
+"""What is around one VM under test: an accelerator that can do everything, and one mdev of it."""
+
+import json
+import os
+
+from hostctl.runtime import folder_of
+from hostctl.spec import AcceleratorSpec, LabSpec, MdevSpec, TypeSpec, VmSpec, mdev_uuid
+
+MDEV = "device"
+"""Name of the mdev."""
+
+OPERATIONS = """\
+nop copy fill compare crc32c sha256 deflate inflate aes_gcm_encrypt aes_gcm_decrypt"""
+"""All that an engine can do."""
+
+_TYPE = "whole"
+_FILE = """\
+[accelerator]
+name = "under-test"
+device-id = 0x100
+hbm = "64MiB"
+
+[[engine]]
+name = "engine0"
+operations = {operations}
+
+[[type]]
+name = {type}
+personality = {personality}
+hbm = "64MiB"
+queues = 4
+instances = 1
+"""
+
+
+def text(personality: str) -> str:
+    """The accelerator's file: one type, with all that there is."""
+    return _FILE.format(
+        operations=json.dumps(OPERATIONS.split()),
+        type=json.dumps(_TYPE),
+        personality=json.dumps(personality),
+    )
+
+
+def lab_of(vm: VmSpec) -> LabSpec:
+    """A lab with that VM, and a name of this process's own; its accelerator's file is not there.
+
+    Raises:
+        HostError: there is no place for it.
+    """
+    name = f"run-{os.getpid()}"
+    file = folder_of(name).path / "accelerator.toml"
+    mdev = MdevSpec(MDEV, _TYPE, None, mdev_uuid(name, MDEV))
+    accelerator = AcceleratorSpec(file, "under-test", {_TYPE: TypeSpec(_TYPE, 1)})
+    return LabSpec(file, name, accelerator, (mdev,), (vm,))
