@@ -63,6 +63,7 @@ class Slice:
         hbm: its part of the HBM, None if its type has none.
         hbm_at: the address of it, by ``port``.
         queues: how many queues it may use.
+        max_transfer: bytes that a command moves at most; None leaves it to the personality.
         engines: who executes its commands.
         flow: its place at the scheduler.
         pasids: None unless the guest has PASIDs of its own.
@@ -77,6 +78,7 @@ class Slice:
     flow: Flow
     trace: Trace
     pasids: Pasids | None = None
+    max_transfer: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,8 @@ class Personality(ABC, Generic[M]):
     identity: ClassVar[Identity]
     registers: ClassVar[type[RegisterMap]]
     interface: ClassVar[Interface]
+    max_transfers: ClassVar[Sequence[int]] = ()
+    """Bytes that a slice's ``max_transfer`` may be, ascending; none if it is not to be chosen."""
     _on_write: ClassVar[dict[str, str]] = {}
     _on_read: ClassVar[dict[str, str]] = {}
 

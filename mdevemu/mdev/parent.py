@@ -179,6 +179,7 @@ class Parent:
             hbm=partition,
             hbm_at=space.attached.hbm_at,
             queues=kind.queues,
+            max_transfer=kind.max_transfer,
             engines=self.engines,
             flow=flow,
             trace=self.trace,

@@ -17,7 +17,7 @@ queues = 4
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,21 +91,31 @@ class Table:
 
     def size(self, key: str, high: int, default: int | None = None) -> int:
         """Bytes, written as a number or as "64MiB"; a multiple of 2 MiB."""
+        accepted = f"a multiple of 2 MiB up to {high // GIB} GiB, as '64MiB'"
+        value = self._bytes(key, default, accepted)
+        if not 0 <= value <= high or value % GRANULE:
+            raise self._not_accepted(key, accepted)
+        return value
+
+    def power(self, key: str, sizes: Sequence[int]) -> int:
+        """Bytes, written as a number or as "64KiB"; one of ``sizes``, all powers of two."""
+        accepted = f"a power of two from {sizes[0]} to {sizes[-1]} bytes, as '64KiB'"
+        value = self._bytes(key, None, accepted)
+        if value not in sizes:
+            raise self._not_accepted(key, accepted)
+        return value
+
+    def _bytes(self, key: str, default: int | None, accepted: str) -> int:
         value = self._get(key, default)
-        wrong = self.wrong(
-            key,
-            f"{shown(value)} (accepted: a multiple of 2 MiB up to {high // GIB} GiB, as '64MiB')",
-        )
-        if isinstance(value, str):
-            found = SIZE.fullmatch(value)
-            if not found:
-                raise wrong
+        found = SIZE.fullmatch(value) if isinstance(value, str) else None
+        if found:
             value = int(found["number"]) * SIZES[found["unit"]]
         if not isinstance(value, int) or isinstance(value, bool):
-            raise wrong
-        if not 0 <= value <= high or value % GRANULE:
-            raise wrong
+            raise self._not_accepted(key, accepted)
         return value
+
+    def _not_accepted(self, key: str, accepted: str) -> ConfigError:
+        return self.wrong(key, f"{shown(self._given[key])} (accepted: {accepted})")
 
     def choice(self, key: str, accepted: Mapping[str, Any], default: str) -> str:
         """One of the accepted names."""
@@ -164,6 +174,7 @@ TYPE_KEYS = frozenset(
         "instances",
         "attach",
         "pasid-bits",
+        "max-transfer",
     }
 )
 
@@ -239,15 +250,26 @@ def _pasid_bits(table: Table) -> int | None:
     return None
 
 
+def _max_transfer(table: Table, personality: str) -> int | None:
+    """The most bytes that a command moves, where that is to be chosen."""
+    if not table.has("max-transfer"):
+        return None
+    if sizes := PERSONALITIES[personality].max_transfers:
+        return table.power("max-transfer", sizes)
+    raise table.wrong("max-transfer", f"is not to be chosen for the {personality}")
+
+
 def _type(table: Table, hbm: int) -> MdevType:
+    personality = table.choice("personality", PERSONALITIES, "native")
     found = MdevType(
         name=table.name("name"),
         description=table.text("description", ""),
-        personality=table.choice("personality", PERSONALITIES, "native"),
+        personality=personality,
         hbm=table.size("hbm", MAX_HBM, default=0),
         weight=table.number("weight", 1, MAX_WEIGHT, default=1),
         queues=table.number("queues", 1, MAX_QUEUES, default=4),
         instances=table.number("instances", 1, MAX_INSTANCES, default=MAX_INSTANCES),
+        max_transfer=_max_transfer(table, personality),
         pasid_bits=_pasid_bits(table),
     )
     if found.attach == "rid" and found.personality != "native":

@@ -17,6 +17,7 @@ class MdevType:
         weight: share of the engines against other slices.
         queues: how many it may use.
         instances: how many slices of this type there may be at once.
+        max_transfer: the most bytes that a command moves; None leaves it to the personality.
         pasid_bits: width of the guest's own PASIDs; None attaches by one of the host's.
     """
 
@@ -27,6 +28,7 @@ class MdevType:
     weight: int
     queues: int
     instances: int
+    max_transfer: int | None = None
     pasid_bits: int | None = None
 
     @property
@@ -49,4 +51,6 @@ class MdevType:
             f"queues={self.queues}",
             f"attach={self.attach}",
         ]
+        if self.max_transfer is not None:
+            lines.append(f"max-transfer={self.max_transfer}")
         return "\n".join([*lines, self.description] if self.description else lines)

@@ -10,7 +10,6 @@ from mdevemu.accel.scheduler import PIECE, Alarm
 from mdevemu.errors import CommandFault, DmaFault
 from mdevemu.layout import members_of, sizeof, unpack
 from mdevemu.personalities.ioat.layout import (
-    LOG2_MAX_TRANSFER,
     ChannelCommand,
     ChannelError,
     ChannelState,
@@ -175,7 +174,7 @@ class Channel:
         operation, flags = control >> OPERATION_SHIFT, control & (1 << OPERATION_SHIFT) - 1
         if operation != Operation.COPY or flags & ~FLAGS:
             raise self._fault(ChannelError.CONTROL, f"control word {control:#010x}")
-        if not 0 < descriptor.size <= 1 << LOG2_MAX_TRANSFER:
+        if not 0 < descriptor.size <= device.max_transfer:
             raise self._fault(ChannelError.LENGTH, f"{descriptor.size} bytes")
         if flags & Flag.NULL:
             return

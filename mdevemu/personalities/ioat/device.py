@@ -9,6 +9,8 @@ from mdevemu.pci.config import Bar
 from mdevemu.personalities.ioat.channel import Channel, ChannelFault
 from mdevemu.personalities.ioat.layout import (
     BAR_SIZE,
+    LOG2_MAX_TRANSFER,
+    LOG2_MAX_TRANSFERS,
     MAX_CHANNELS,
     ChainAddress,
     ChannelCommand,
@@ -65,17 +67,24 @@ class Ioat(Personality[IoatRegs]):
         structs=(Descriptor,),
         codes=(ChannelState, ChannelError, Flag, Operation),
     )
+    max_transfers = tuple(1 << log2 for log2 in LOG2_MAX_TRANSFERS)
 
     def start(self) -> None:
         self.counters = Counters()
         self._channels = [Channel(self, number) for number in range(self.channel_count)]
         self._raising = 0
         self.regs.channels.count = self.channel_count
+        self.regs.transfer_capability.log2_bytes = self.max_transfer.bit_length() - 1
 
     @property
     def channel_count(self) -> int:
         """Channels of this slice: one for each of its queues, as far as there are any."""
         return min(self.slice.queues, MAX_CHANNELS)
+
+    @property
+    def max_transfer(self) -> int:
+        """The most bytes that one descriptor copies."""
+        return self.slice.max_transfer or 1 << LOG2_MAX_TRANSFER
 
     @property
     def vectors(self) -> int:

@@ -15,7 +15,9 @@ RO, RC, W1C, W1S = Access.RO, Access.RC, Access.W1C, Access.W1S
 MAX_CHANNELS = 4
 """As many as Linux takes."""
 LOG2_MAX_TRANSFER = 20
-"""Log2 of the most bytes that one descriptor copies."""
+"""Log2 of the most bytes that one descriptor copies, unless a slice's type says otherwise."""
+LOG2_MAX_TRANSFERS = range(12, 32)
+"""What a type may say: from a page to what a descriptor's size can hold."""
 BAR_SIZE = 16 * KIB
 
 

@@ -140,6 +140,28 @@ def test_attachment_that_cannot_be_is_refused(given, wrong):
         parse("lab.toml", GOOD | {"type": [{"name": "own"} | given]})
 
 
+def test_most_that_a_command_moves_is_chosen_where_the_personality_lets_it_be():
+    given = {"name": "own", "personality": "ioat", "max-transfer": "64KiB"}
+    (kind,) = parse("lab.toml", GOOD | {"type": [given]}).types
+    assert kind.max_transfer == 65536
+    assert kind.details.splitlines()[-1] == "max-transfer=65536"
+    (kind,) = parse("lab.toml", GOOD | {"type": [{"name": "own", "personality": "ioat"}]}).types
+    assert kind.max_transfer is None
+
+
+@pytest.mark.parametrize("size", [0, 4095, 2048, 5000, "3KiB", "4GiB", -4096, True, "x", 4096.0])
+def test_most_that_a_command_moves_is_a_power_of_two_within_limits(size):
+    given = {"name": "own", "personality": "ioat", "max-transfer": size}
+    with pytest.raises(ConfigError, match=r"max-transfer: .* .accepted: a power of two from 4096 "):
+        parse("lab.toml", GOOD | {"type": [given]})
+
+
+def test_most_that_a_command_moves_is_not_chosen_for_others():
+    given = {"name": "own", "personality": "native", "max-transfer": "64KiB"}
+    with pytest.raises(ConfigError, match="max-transfer: is not to be chosen for the native"):
+        parse("lab.toml", GOOD | {"type": [given]})
+
+
 # Refusals: file, table, key, what is wrong, what is accepted.
 
 LONG = "9" * 5000

@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mdevemu.units import PAGE
-from tests.support.bench import BASE, Bench, Ram
+from tests.support.bench import BASE, CONFIG, MEMORY_AND_BUS_MASTER, Bench, Ram
+from tests.support.bench import COMMAND as COMMAND_REGISTER
 from tests.support.ioat import (
     ACTIVE,
     ARMED,
@@ -85,6 +86,23 @@ def test_device_introduces_itself_as_version_3_2_with_a_channel_for_each_queue(i
     assert (idle.get(CHANCNT, 1), idle.get(CBVER, 1), idle.get(XFERCAP, 1)) == (4, 0x32, 20)
     assert idle.function.interrupts[2] == 4
     assert [region.size for region in idle.function.regions[:3]] == [0x4000, 0, 0x1000]
+
+
+@pytest.mark.parametrize("size", [4096, 65536, 1 << 31])
+def test_type_chooses_the_most_that_a_descriptor_copies(size):
+    bench = Bench(BASE | {"type": [{"name": "own", "personality": "ioat", "max-transfer": size}]})
+    driver = Driver(bench=bench, mdev=bench.mdev("own"))
+    assert 1 << driver.get(XFERCAP, 1) == size
+    driver.put(XFERCAP, 20, 1)
+    driver.function.reset()
+    assert 1 << driver.get(XFERCAP, 1) == size, "a reset changes nothing, nor does the driver"
+    driver.function.write(CONFIG, COMMAND_REGISTER, MEMORY_AND_BUS_MASTER)
+    driver.enable()
+    driver.submit(size=min(size, 4096))
+    assert driver.errors == 0
+    driver.submit(size=size + 1)
+    assert driver.errors == LENGTH
+    driver.close()
 
 
 def test_slice_with_fewer_queues_has_fewer_channels_and_ignores_the_others():
