@@ -33,7 +33,8 @@ def build(folder: Path, as_json: bool) -> None:
     try:
         made = toolchain.build(folder)
     except BuildError as error:
-        raise ConfigError(str(folder), "\n".join((error.wrong, error.details)).strip()) from None
+        said = f"{error.wrong}\n{error.details or error.fix}"
+        raise ConfigError("FOLDER", said) from None
     _tell(output, "module.build", toolchain.release, made)
 
 

@@ -1,5 +1,6 @@
 """What is around one VM under test: an accelerator that can do everything, and one mdev of it."""
 
+import itertools
 import json
 import os
 
@@ -13,6 +14,7 @@ OPERATIONS = """\
 nop copy fill compare crc32c sha256 deflate inflate aes_gcm_encrypt aes_gcm_decrypt"""
 """All that an engine can do."""
 
+_numbers = itertools.count(1)
 _TYPE = "whole"
 _FILE = """\
 [accelerator]
@@ -43,12 +45,12 @@ def text(personality: str) -> str:
 
 
 def lab_of(vm: VmSpec) -> LabSpec:
-    """A lab with that VM, and a name of this process's own; its accelerator's file is not there.
+    """A lab with that VM, and a name that no other has; its accelerator's file is not there.
 
     Raises:
         HostError: there is no place for it.
     """
-    name = f"run-{os.getpid()}"
+    name = f"run-{os.getpid()}-{next(_numbers)}"
     file = folder_of(name).path / "accelerator.toml"
     mdev = MdevSpec(MDEV, _TYPE, None, mdev_uuid(name, MDEV))
     accelerator = AcceleratorSpec(file, "under-test", {_TYPE: TypeSpec(_TYPE, 1)})

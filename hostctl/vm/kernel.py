@@ -1,13 +1,10 @@
-"""Kernels and modules that an operator built: what they are, read from their files."""
+"""Kernels that an operator built: what they are, and where their modules are."""
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
-
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
 
 from mdevemu.errors import ConfigError
 
@@ -88,42 +85,3 @@ def _files(folder: Path) -> Iterator[Path]:
             for file in (Path(place, name) for name in sorted(names))
             if file.is_file() and not file.is_symlink()
         )
-
-
-@dataclass(frozen=True, slots=True)
-class ModuleFile:
-    """A module that an operator built.
-
-    Attributes:
-        file: it.
-        name: by which the kernel knows it.
-        needs: names of modules that are loaded before it.
-    """
-
-    file: Path
-    name: str
-    needs: tuple[str, ...]
-
-    @classmethod
-    def read(cls, file: Path) -> Self:
-        """What a module file says of itself.
-
-        Spec: modinfo(8), name and depends
-
-        Raises:
-            ConfigError: it cannot be read, or is no module.
-        """
-        try:
-            with file.open("rb") as stream:
-                section = ELFFile(stream).get_section_by_name(".modinfo")
-                content = section.data() if section is not None else b""
-        except OSError as error:
-            raise ConfigError(str(file), error.strerror or str(error)) from None
-        except (ELFError, ValueError, AssertionError):
-            content = b""
-        pairs = (entry.decode(errors="replace").partition("=") for entry in content.split(b"\0"))
-        facts = {key: value for key, _, value in pairs}
-        if "name" not in facts:
-            raise ConfigError(str(file), "is no kernel module (accepted: NAME.ko as kbuild makes)")
-        needs = tuple(name for name in facts.get("depends", "").split(",") if name)
-        return cls(file, facts["name"], needs)

@@ -79,6 +79,20 @@ class Vm:
                 raise self.late("boot, until the agent answers", seconds)
             time.sleep(_PAUSE)
 
+    def wait_debugger(self, debugger: Path, seconds: float) -> None:
+        """Wait until QEMU listens to a debugger.
+
+        Raises:
+            VmError: QEMU ended.
+            TimedOut: it does not listen in time.
+        """
+        end = time.monotonic() + seconds
+        while not debugger.exists():
+            self._look()
+            if time.monotonic() > end:
+                raise self.late("the debugger's socket", seconds)
+            time.sleep(_PAUSE)
+
     def _connect(self, end: float) -> None:
         """Connect to QEMU's monitor, which is there a moment after QEMU's start."""
         while self._qmp is None:

@@ -24,10 +24,10 @@ from hostctl.output import Output
 from hostctl.spec import VmSpec
 from hostctl.steps import Steps
 from hostctl.vm import accelerator, payload
-from hostctl.vm.kernel import ModuleFile, Modules, kernel_release
+from hostctl.vm.kernel import Modules, kernel_release
+from hostctl.vm.modules import Module
 from hostctl.vm.qemu import Vm
 from hostctl.vm.spec import SHARE, Machine, Plan
-from images import dmatest
 from images.errors import NoModule
 from images.progress import Console
 from mdevemu.errors import ConfigError
@@ -37,7 +37,6 @@ SECONDS = 300.0
 DEBUGGED_SECONDS = 3600.0
 _BREATH = 1.0  # seconds that the last thing to do gets at least
 _LEAST = 256 * MIB  # what a guest needs besides a copy of its modules and the modules
-
 MOUNT = f"""\
 modprobe -qa 9p 9pnet_virtio
 mkdir -p /{SHARE} && mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 {SHARE} /{SHARE}
@@ -78,21 +77,6 @@ class Request:
     seconds: float = SECONDS
 
 
-@dataclass(frozen=True, slots=True)
-class Module:
-    """A module to load.
-
-    Attributes:
-        name: by which the kernel knows it.
-        parameters: as on insmod's command line.
-        file: the operator's; None for one of the kernel's own.
-    """
-
-    name: str
-    parameters: tuple[str, ...]
-    file: ModuleFile | None
-
-
 class Guest:
     """A guest that is up, with its modules loaded.
 
@@ -106,13 +90,14 @@ class Guest:
         self.vm = vm
         self._request = request
         self._end = end
+        self._brought: set[str] = set()  # names of modules that are no modules of the kernel's
         with self._explained("the agent"):
-            self.agent = Agent(vm.plan.agent, timeout=self._left)
+            self.agent = Agent(vm.plan.agent, timeout=self._left())
 
-    @property
-    def _left(self) -> float:
-        """Seconds."""
-        return max(_BREATH, self._end - time.monotonic())
+    def _left(self, seconds: float | None = None) -> float:
+        """Seconds that are left of all that there are, at most ``seconds``."""
+        left = max(_BREATH, self._end - time.monotonic())
+        return left if seconds is None else min(seconds, left)
 
     @property
     def _folder(self) -> str | None:
@@ -125,29 +110,49 @@ class Guest:
             yield
         except AgentGone:
             raise self.vm.ended() from None
-        except TimedOut:
-            raise self.vm.late(what, self._request.seconds) from None
+        except TimedOut as late:
+            raise self.vm.late(what, round(late.waited, 1)) from None
 
-    def run(self, argv: Sequence[str], *, data: bytes = b"") -> Completed:
+    def run(
+        self, argv: Sequence[str], *, data: bytes = b"", seconds: float | None = None
+    ) -> Completed:
         """Run a command to its end, with ``data`` as its input.
+
+        Args:
+            argv: the command.
+            data: all that it can read.
+            seconds: its own limit, within that of the request.
 
         Raises:
             AgentRefused: the guest has no such program.
             GuestPanicked, VmError: the guest did not live to its end.
-            TimedOut: it did not end in time.
+            TimedOut: it did not end in time, and was killed if the guest still could.
         """
         with self._explained(f"command {shlex.join(argv)!r}"):
-            return self.agent.run(argv, data=data, cwd=self._folder, timeout=self._left)
+            return self.agent.run(argv, data=data, cwd=self._folder, timeout=self._left(seconds))
 
-    def stream(self, argv: Sequence[str], output: Receiver, *, stdin: int | None = None) -> int:
+    def stream(
+        self,
+        argv: Sequence[str],
+        output: Receiver,
+        *,
+        stdin: int | None = None,
+        seconds: float | None = None,
+    ) -> int:
         """Run a command to its end and pass everything on as it comes; gives its exit status.
+
+        Args:
+            argv: the command.
+            output: gets (``stdout`` or ``stderr``, bytes).
+            stdin: descriptor whose bytes it reads; None gives it an empty input.
+            seconds: its own limit, within that of the request.
 
         Raises:
             AgentRefused, GuestPanicked, VmError, TimedOut: as of ``run``.
         """
         with self._explained(f"command {shlex.join(argv)!r}"):
             return self.agent.stream(
-                argv, output, stdin=stdin, cwd=self._folder, timeout=self._left
+                argv, output, stdin=stdin, cwd=self._folder, timeout=self._left(seconds)
             )
 
     def mount(self) -> None:
@@ -158,31 +163,35 @@ class Guest:
             TimedOut: it took too long.
         """
         with self._explained("mount of the shared folder"):
-            done = self.agent.run(["sh", "-c", MOUNT], timeout=self._left)
+            done = self.agent.run(["sh", "-c", MOUNT], timeout=self._left())
         if done.status:
             said = done.stderr.decode(errors="replace").strip()
             raise self.vm.failure(f"the shared folder cannot be mounted (needs 9p): {said}")
 
-    def load(self, module: Module) -> None:
-        """Load a module, after what it needs.
+    def load(self, module: Module, seconds: float | None = None) -> None:
+        """Load a module, after what it needs, within ``seconds`` and those of the request.
 
         Raises:
             ModuleRefused: the guest's kernel did not take it.
             GuestPanicked, VmError: the guest did not live to see it.
             TimedOut: its start took too long.
         """
-        commands = [["modprobe", module.name, *module.parameters]]
+        place = f"/run/{module.name}.ko"
+        content, steps = b"", [["modprobe", module.name, *module.parameters]]
         if module.file is not None:
-            commands = [["insmod", payload.place(module.file), *module.parameters]]
-            if module.file.needs:
-                commands.insert(0, ["modprobe", "-a", *module.file.needs])
-        for command in commands:
-            with self._explained(f"load of module {module.name}"):
-                done = self.agent.run(command, timeout=self._left)
-            if done.status:
-                said = done.stderr.decode(errors="replace").strip() or f"status {done.status}"
-                wrong = f"module {module.name} does not load: {said}"
-                raise self.vm.failure(wrong, ModuleRefused)
+            content = module.file.file.read_bytes()
+            steps = [["insmod", place, *module.parameters]]
+            if needs := [name for name in module.file.needs if name not in self._brought]:
+                steps.insert(0, ["modprobe", "-a", *needs])
+        command = ["sh", "-c", f"cat > {place}; {' && '.join(map(shlex.join, steps))}"]
+        with self._explained(f"load of module {module.name}"):
+            done = self.agent.run(command, data=content, timeout=self._left(seconds))
+        if done.status:
+            said = done.stderr.decode(errors="replace").strip() or f"status {done.status}"
+            wrong = f"module {module.name} does not load: {said}"
+            raise self.vm.failure(wrong, ModuleRefused)
+        if module.file is not None:
+            self._brought.add(module.name)
 
 
 @contextlib.contextmanager
@@ -205,14 +214,14 @@ def guest(request: Request, output: Output) -> Iterator[Guest]:
             _start_accelerator(lab, request.personality)
             note.say(f"one mdev, {request.personality}")
         made = _plan(lab, vm, request, accel)
-        files = [module.file for module in modules if module.file is not None]
-        if own is not None or files:
+        if own is not None:
             initrd = lab.folder.file(vm.name, "initrd")
-            payload.write(initrd, machine.initrd, own, files)
+            payload.write(initrd, machine.initrd, own)
             machine = replace(machine, initrd=initrd)
         with steps("guest") as note:
             started = lab.start_vm(made, machine)
             if made.debugger is not None:
+                started.wait_debugger(made.debugger, max(_BREATH, end - time.monotonic()))
                 output.say(attach(made.debugger, machine.kernel))
             lab.wait_vms(max(_BREATH, end - time.monotonic()))
             lab.mark_up()
@@ -260,34 +269,17 @@ def _prepare(request: Request, output: Output) -> tuple[Modules | None, list[Mod
             f"{own.size} bytes of modules are too many for a guest of {request.memory} bytes; "
             "install them with INSTALL_MOD_STRIP=1, or give the guest more memory",
         )
-    modules = [_module(text, request.kernel, output) for text in request.modules]
-    given = {module.name for module in modules if module.file is not None}
-    wanted = {module.name for module in modules if module.file is None}
-    wanted.update(name for module in modules if module.file for name in module.file.needs)
+    debian, progress = request.kernel is None, Console(output.err)
+    modules = [Module.parse(text, debian=debian, progress=progress) for text in request.modules]
+    wanted = {name for module in modules for name in module.wanted}
+    known = {module.name for module in modules if module.file is not None}
     try:
-        known = () if request.kernel is not None else sorted(wanted - given)
-        machine = guest_machine(output, known)
+        machine = guest_machine(output, wanted - known if debian else ())
     except NoModule as error:
         raise ConfigError("module", error.wrong) from None
     words = [word for word in machine.append if word != "quiet"]
     machine = replace(machine, append=(*words, "earlyprintk=ttyS0,115200"))
     return own, modules, replace(machine, kernel=request.kernel or machine.kernel)
-
-
-def _module(text: str, kernel: Path | None, output: Output) -> Module:
-    """A module from insmod's words."""
-    try:
-        first, *parameters = shlex.split(text)
-    except ValueError as error:
-        raise ConfigError("module", f"{text!r}: {error}") from None
-    file = None
-    if first.endswith(".ko"):
-        file = ModuleFile.read(Path(first))
-    elif first == dmatest.NAME and kernel is None:
-        file = ModuleFile.read(dmatest.ensure(progress=Console(output.err)))
-    elif not first.replace("-", "_").isidentifier():
-        raise ConfigError("module", f"{first!r} (accepted: a path that ends with .ko, or a name)")
-    return Module(file.name if file else first, tuple(parameters), file)
 
 
 def _start_accelerator(lab: Lab, personality: str) -> None:
