@@ -97,3 +97,16 @@ def test_kvm_with_interrupt_remapping_has_a_split_irqchip() -> None:
 def test_comma_in_a_path_is_doubled_in_options() -> None:
     line = argv(replace(PLAN, qmp=Path("/run/a,b.sock")), MACHINE)
     assert after(line, "-qmp").startswith("unix:/run/a,,b.sock,")
+
+
+def test_shared_folder_and_debugger_are_there_only_if_they_are_wanted() -> None:
+    plain = argv(PLAN, MACHINE)
+    assert not {"-S", "-gdb", "-fsdev"} & set(plain)
+    wanted = replace(PLAN, share=Path("/home/me,you"), debugger=Path("/run/gdb.sock"))
+    line = argv(wanted, MACHINE)
+    assert after(line, "-fsdev") == "local,id=share,path=/home/me,,you,security_model=none"
+    assert {"driver": "virtio-9p-pci", "bus": "pcie.0", "fsdev": "share", "mount_tag": "share"} in (
+        devices(line)
+    )
+    assert after(line, "-gdb") == "unix:/run/gdb.sock,server=on,wait=off"
+    assert "-S" in line

@@ -115,3 +115,9 @@ def test_qmp_client_speaks_to_the_emulator_as_to_any_qmp_server(emulator: Emulat
 def test_timed_out_says_how_long_it_waited() -> None:
     assert TimedOut("boot", 2.5).waited == 2.5
     assert str(TimedOut("boot", 2.5)) == "boot: not done after 2.5 s"
+    late = TimedOut("boot", 1, ["qemu", "a b"], {"console": ["the last line"], "log": []})
+    assert str(late).splitlines()[1:] == [
+        "  console:",
+        "    the last line",
+        "  reproduce: qemu 'a b'",
+    ]

@@ -77,6 +77,14 @@ def test_down_ends_it_with_status_0(hostctl: Hostctl, session: Session) -> None:
     assert hostctl.left_nothing()
 
 
+def test_lab_is_taken_down_even_where_nothing_can_be_written(
+    hostctl: Hostctl, session: Session
+) -> None:
+    (Path(session.facts["folder"]) / "lab.json.new").mkdir()
+    assert session.interrupt() == 130
+    assert hostctl.left_nothing()
+
+
 def test_ctrl_c_ends_it_with_status_130(hostctl: Hostctl, session: Session) -> None:
     assert session.interrupt() == 130
     assert hostctl.left_nothing()
