@@ -17,7 +17,7 @@ _PAUSE = 0.05
 _CONSOLE_LINES = 30  # a panic's reason comes before its call trace
 _HEALTHY = ("running", "prelaunch", "inmigrate")
 _DEBUGGED = ("debug", "paused")  # states that a debugger may have a guest in
-_PANIC = "Kernel panic - "
+_PANIC = "Kernel panic - not syncing: "
 _PANIC_LINES = 200  # that may follow a panic's reason
 
 

@@ -37,6 +37,8 @@ SECONDS = 300.0
 DEBUGGED_SECONDS = 3600.0
 _BREATH = 1.0  # seconds that the last thing to do gets at least
 _LEAST = 256 * MIB  # what a guest needs besides a copy of its modules and the modules
+# By their paths: the guest's shell would prefer its own, which try twice and say less.
+_INSMOD, _MODPROBE = "/usr/sbin/insmod", "/usr/sbin/modprobe"
 MOUNT = f"""\
 modprobe -qa 9p 9pnet_virtio
 mkdir -p /{SHARE} && mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 {SHARE} /{SHARE}
@@ -177,12 +179,12 @@ class Guest:
             TimedOut: its start took too long.
         """
         place = f"/run/{module.name}.ko"
-        content, steps = b"", [["modprobe", module.name, *module.parameters]]
+        content, steps = b"", [[_MODPROBE, module.name, *module.parameters]]
         if module.file is not None:
             content = module.file.file.read_bytes()
-            steps = [["insmod", place, *module.parameters]]
+            steps = [[_INSMOD, place, *module.parameters]]
             if needs := [name for name in module.file.needs if name not in self._brought]:
-                steps.insert(0, ["modprobe", "-a", *needs])
+                steps.insert(0, [_MODPROBE, "-a", *needs])
         command = ["sh", "-c", f"cat > {place}; {' && '.join(map(shlex.join, steps))}"]
         with self._explained(f"load of module {module.name}"):
             done = self.agent.run(command, data=content, timeout=self._left(seconds))
