@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hostctl import iommu
+from hostctl import faults, iommu
 from hostctl.errors import HostError
+from hostctl.faults import FaultKind, Injection
 from hostctl.iommu import Context, Fault, IommuCounters, PageRequest, Walk
 from hostctl.qmp import Qmp
 from hostctl.tables import Table
@@ -202,6 +203,22 @@ class Control:
     def iommu(self) -> IommuCounters:
         """The IOMMU as a whole."""
         return iommu.counters(self._table("query-iommu"))
+
+    def inject(self, mdev: str, kind: str, **options: int | str | None) -> Injection:
+        """Have a fault of a kind strike the mdev of that UUID or name."""
+        return faults.injection(self._table("inject-fault", mdev=mdev, kind=kind, **options))
+
+    def injections(self, mdev: str | None = None) -> list[Injection]:
+        """Faults that were injected and not cleared, of one mdev or of all."""
+        return [faults.injection(each) for each in self._list("query-injected-faults", mdev=mdev)]
+
+    def clear_faults(self, mdev: str, number: int | None = None) -> list[int]:
+        """Clear one fault of an mdev, or all of them; their numbers."""
+        return list(self._table("clear-faults", mdev=mdev, id=number).wholes("cleared"))
+
+    def fault_kinds(self) -> list[FaultKind]:
+        """What can be injected."""
+        return [faults.kind(each) for each in self._list("query-fault-kinds")]
 
     @contextlib.contextmanager
     def following(self) -> Iterator[Iterator[Fault | PageRequest]]:

@@ -148,6 +148,16 @@ class Table:
                 raise self.refuse(f"{key}[{at}]", f"must be a text, not {_kind(item)}")
         return tuple(value)
 
+    def wholes(self, key: str) -> tuple[int, ...]:
+        """A list of whole numbers."""
+        value = self._get(key, _REQUIRED)
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise self.refuse(key, f"must be a list of whole numbers, not {_kind(value)}")
+        for at, item in enumerate(value):
+            if isinstance(item, bool) or not isinstance(item, int):
+                raise self.refuse(f"{key}[{at}]", f"must be a whole number, not {_kind(item)}")
+        return tuple(value)
+
     def table(self, key: str) -> "Table":
         """A table within the table."""
         return Table(f"{self.where}.{key}", self._get(key, _REQUIRED), self._refusal)

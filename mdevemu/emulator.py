@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mdevemu.control import Argument, Command, Control
 from mdevemu.errors import ConfigError
+from mdevemu.faults import Faults
 from mdevemu.inspection import Inspection
 from mdevemu.loop import Loop
 from mdevemu.mdev.parent import Mdev, Parent
@@ -40,6 +41,7 @@ class Emulator:
         self._runtime = runtime
         self._servers: dict[str, Server] = {}
         self.inspection = Inspection(self.parent, self._tell)
+        self.faults = Faults(self.parent)
         _make_private(runtime)
         self._loop = Loop(clock)
         self._loop.work(self._work)
@@ -119,6 +121,7 @@ class Emulator:
             Command("set-weight", self._set_weight, [Argument("uuid"), Argument("weight", "int")]),
             Command("query-counters", self._query_counters, [Argument("mdev", optional=True)]),
             *self.inspection.commands(),
+            *self.faults.commands(),
             Command("quit", self._quit),
         ]
 
@@ -206,6 +209,7 @@ class Emulator:
     def _remove(self, mdev: Mdev) -> None:
         self._servers.pop(mdev.uuid).close()
         self.inspection.collect()  # while its PASID is still its own
+        self.faults.forget(mdev)
         self.parent.remove(mdev)
         self.control.event("MDEV_REMOVED", {"uuid": mdev.uuid, "name": mdev.name})
 
@@ -218,6 +222,7 @@ class Emulator:
         return [
             {"mdev": each.name, **each.personality.counts(), "weight": each.flow.weight}
             | {"busy-ns": each.flow.busy_ns, "hbm-bytes": each.type.hbm}
+            | self.faults.errors(each)
             for each in chosen
         ]
 

@@ -10,7 +10,7 @@ A personality is one file with four parts, in this order:
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, Protocol, TypeVar
 
@@ -91,6 +91,7 @@ class Interface:
         structs: what travels through memory.
         codes: enums in registers and structs.
         numbers: further constants by name.
+        statuses: which of the codes say how a command failed; None if nothing says it.
     """
 
     maps: Mapping[int, type[RegisterMap]]
@@ -98,6 +99,14 @@ class Interface:
     structs: Sequence[type[Struct]] = ()
     codes: Sequence[type[enum.IntEnum] | type[enum.IntFlag]] = ()
     numbers: Mapping[str, int] = field(default_factory=dict)
+    statuses: type[enum.IntEnum] | type[enum.IntFlag] | None = None
+
+
+class Meddler(Protocol):
+    """Somebody who decides what becomes of commands."""
+
+    def conclude(self, lane: Lane) -> Generator[int, None, int]:
+        """See ``Personality.conclude``."""
 
 
 class Personality(ABC, Generic[M]):
@@ -133,6 +142,9 @@ class Personality(ABC, Generic[M]):
 
     interrupt: Callable[[int], None]
     """Raises a vector by its number; whoever makes the function in front sets it."""
+
+    meddler: Meddler | None = None
+    """Nobody, unless somebody wants commands to go wrong."""
 
     def __init__(self, given: Slice) -> None:
         self.slice = given
@@ -236,6 +248,16 @@ class Personality(ABC, Generic[M]):
         lane = self.slice.flow.lane(self._failed)
         self._lanes.append(lane)
         return lane
+
+    def conclude(self, lane: Lane) -> Generator[int, None, int]:
+        """How often to complete the command that the lane has just executed: once, as a rule.
+
+        Somebody may want it never completed, or twice, or later.
+
+        Raises:
+            CommandFault: it is to fail with this code, one of ``Interface.statuses``.
+        """
+        return 1 if self.meddler is None else (yield from self.meddler.conclude(lane))
 
     def _failed(self, fault: GuestFault) -> None:
         """The one place where a GuestFault ends."""

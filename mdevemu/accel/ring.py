@@ -142,15 +142,23 @@ class CompletionRing(Generic[R]):
         self.head = head
 
     def put(self, popped: Popped[S], record: R) -> Writing:
-        """Complete a command: all of its record, and then the two bytes with the phase.
+        """Complete a command by its record.
 
         Raises:
             DmaFault: the record cannot be written; the command stays open.
+        """
+        yield from self.write(record)
+        popped.settle()
+
+    def write(self, record: R) -> Writing:
+        """Append a record: all of it, and then the two bytes with the phase.
+
+        Raises:
+            DmaFault: it cannot be written; the ring stays as it is.
         """
         assert not self.full
         data = pack(record)
         at = Iova(self._base + (self.tail & (self._entries - 1)) * self._size)
         yield from self._memory.write(at, data[:-2])
         yield from self._memory.write(Iova(at + self._size - 2), data[-2:])
-        popped.settle()
         self.tail = (self.tail + 1) & INDEX_MASK

@@ -132,6 +132,7 @@ class Flow:
     Attributes:
         weight: its share against the other flows.
         busy_ns: time spent on its work, in nanoseconds.
+        pace: if it is set, tells how many nanoseconds to rest after a piece of a cost.
     """
 
     def __init__(self, scheduler: "Scheduler", weight: int) -> None:
@@ -139,6 +140,8 @@ class Flow:
         self.weight = weight
         self.busy_ns = 0
         self.credit = 0
+        self.pace: Callable[[int], int] | None = None
+        self._rest: Alarm | None = None
         self._lanes: deque[Lane] = deque()
 
     def lane(self, failed: Callable[[GuestFault], None]) -> Lane:
@@ -157,7 +160,7 @@ class Flow:
 
     def step(self) -> int | None:
         """Do one piece of the next lane: its cost in copy-bytes, or None when nothing is left."""
-        while self._lanes:
+        while self._lanes and self._rest is None:
             lane = self._lanes.popleft()
             if not lane.runnable:
                 continue
@@ -170,8 +173,18 @@ class Flow:
                 meter.busy_ns += spent
             if lane.runnable and lane not in self._lanes:
                 self._lanes.append(lane)
+            if self.pace is not None and (rest := self.pace(cost)):
+                self._rest = self.after(rest, self.resume)
             return cost
         return None
+
+    def resume(self) -> None:
+        """End a rest."""
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
+            if self._lanes:
+                self._scheduler.ready(self)
 
 
 @dataclass(order=True, slots=True)

@@ -5,10 +5,10 @@ memory; what it reaches is decided by the IOMMU alone, each time.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mdevemu.errors import DmaFault, Elsewhere
-from mdevemu.iommu.causes import ACCESS_FAULT, PAGE_FAULT, Access, Fault
+from mdevemu.iommu.causes import ACCESS_FAULT, PAGE_FAULT, Access, Cause, Fault
 from mdevemu.iommu.iommu import Iommu
 from mdevemu.iommu.requesters import BATCH
 from mdevemu.iommu.requests import Request
@@ -58,20 +58,41 @@ class Piece:
         self._port.store(self._iova, self._at, data)
 
 
-class Gate:
-    """Whether a function may be a bus master; all ports of it have the same one."""
+Guard = Callable[["Port", Iova, int, Access], None]
+"""Looks at an access (address, bytes) before it is translated; raises a DmaFault to end it."""
 
-    __slots__ = ("open",)
+
+class Gate:
+    """Whether a function may be a bus master; all ports of it have the same one.
+
+    Attributes:
+        enabled: it may.
+        guards: who looks at each access first.
+        open: it may, and nobody looks: accesses need not ask.
+    """
+
+    __slots__ = ("enabled", "guards", "open")
 
     def __init__(self) -> None:
-        self.open = False
+        self.enabled = self.open = False
+        self.guards: tuple[Guard, ...] = ()
+
+    def set(self, *, enabled: bool) -> None:
+        """Let accesses through, or not any more."""
+        self.enabled = enabled
+        self.open = enabled and not self.guards
+
+    def watch(self, *guards: Guard) -> None:
+        """Have these look at each access, and nobody else."""
+        self.guards = guards
+        self.open = self.enabled and not guards
 
 
 class Port:
     """Memory as one requester sees it.
 
     Attributes:
-        gate: open if the function may be a bus master; if not, every access faults.
+        gate: says whether the function may be a bus master; if not, every access faults.
         device_id, process_id: whom the IOMMU sees.
     """
 
@@ -89,12 +110,12 @@ class Port:
 
     @property
     def enabled(self) -> bool:
-        """The gate is open."""
-        return self.gate.open
+        """The function may be a bus master."""
+        return self.gate.enabled
 
     @enabled.setter
     def enabled(self, value: bool) -> None:
-        self.gate.open = value
+        self.gate.set(enabled=value)
 
     def tagged(self, process_id: int) -> "Port":
         """Memory as another PASID of the same function sees it."""
@@ -197,7 +218,7 @@ class Port:
 
     def granted(self, iova: Iova, *, write: bool) -> bool:
         """What ATS says of a page; nothing is moved, and a page that is absent is no fault."""
-        if not self.gate.open:
+        if not self.gate.enabled:
             return True  # the access itself will fault, and not for want of a page
         access = Access.WRITE if write else Access.READ
         answer = self._iommu.ask(Request(self.device_id, self.process_id, iova, access, asks=True))
@@ -254,14 +275,14 @@ class Port:
         Each is (first Iova, first physical address, bytes).
         """
         write = access == Access.WRITE
-        if not self.gate.open:
+        if not self.gate.enabled:
             raise DmaFault(iova, length, NOT_ALLOWED, write=write)
+        for guard in self.gate.guards:
+            guard(self, iova, length, access)
         end = iova + length
         if end > _END:
             # No address space reaches further; a bus would have wrapped.
-            fault = Fault(PAGE_FAULT[access])
-            self._iommu.report(Request(self.device_id, self.process_id, iova, access), fault)
-            raise DmaFault(iova, length, fault.cause, write=write)
+            raise self.refused(iova, length, PAGE_FAULT[access], access)
         runs: list[tuple[Iova, Hpa, int]] = []
         at = int(iova)
         while at < end:
@@ -330,9 +351,12 @@ class Port:
             last = min(page + PAGE, at + count)
             if not self._memory.present(to + first - at, last - first, write=write):
                 break
-        fault = Fault(ACCESS_FAULT[access])
-        self._iommu.report(Request(self.device_id, self.process_id, first, access), fault)
-        return DmaFault(first, iova + length - first, fault.cause, write=write)
+        return self.refused(Iova(first), iova + length - first, ACCESS_FAULT[access], access)
+
+    def refused(self, iova: Iova, length: int, cause: Cause, access: Access) -> DmaFault:
+        """Have the IOMMU report a fault of ``length`` bytes at ``iova``; what is to be raised."""
+        self._iommu.report(Request(self.device_id, self.process_id, iova, access), Fault(cause))
+        return DmaFault(iova, length, cause, write=access == Access.WRITE)
 
 
 def _joined(pages: Sequence[int]) -> list[tuple[int, int]]:

@@ -73,6 +73,16 @@ class Device(Protocol):
         """Forget everything that software did to it."""
 
 
+class Link(Protocol):
+    """What is between a function and its guest, if somebody wants to interfere there."""
+
+    def passes(self, region: int, offset: int, length: int, *, write: bool) -> bool:
+        """An access of ``length`` bytes gets through; if not, it reads all ones."""
+
+    def was_reset(self) -> None:
+        """The function was reset."""
+
+
 @dataclass(frozen=True, slots=True)
 class Region:
     """One VFIO region.
@@ -97,12 +107,16 @@ class Function:
 
     A BAR can be read and written whatever the memory enable bit says: decoding
     is up to the VMM, which maps some BARs and would not ask.
+
+    Attributes:
+        link: None lets every access through.
     """
 
     def __init__(
         self, device: Device, trace: Trace, name: str = "", identity: Identity | None = None
     ) -> None:
         """``name`` is for the trace; ``identity`` is used instead of the device's own."""
+        self.link: Link | None = None
         self._device = device
         self._trace = trace
         self._name = name
@@ -151,6 +165,8 @@ class Function:
 
     def read(self, region: int, offset: int, length: int) -> bytes:
         """Read ``length`` bytes of a region; what does not exist reads as zero."""
+        if self.link is not None and not self.link.passes(region, offset, length, write=False):
+            return b"\xff" * length
         if region in self._bars:
             data = self._device.read(region, offset, length)
             self._follow()
@@ -165,6 +181,8 @@ class Function:
 
     def write(self, region: int, offset: int, data: bytes) -> None:
         """Write to a region; what does not exist ignores it."""
+        if self.link is not None and not self.link.passes(region, offset, len(data), write=True):
+            return
         if region in self._bars:
             self._device.write(region, offset, data)
             self._follow()
@@ -222,6 +240,8 @@ class Function:
         if self._msix:
             self._msix.reset()
         self.update()
+        if self.link is not None:
+            self.link.was_reset()
 
     # Interrupts, as the device sees them.
 

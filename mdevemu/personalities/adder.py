@@ -93,8 +93,9 @@ class Adder(Personality[AdderRegs]):
             popped = yield from ring.pop()
             yield from self._add(popped.command)
             popped.settle()
-            self.regs.status.done += 1
-            self.interrupt(0)
+            for _ in range((yield from self.conclude(self.queue))):
+                self.regs.status.done += 1
+                self.interrupt(0)
             yield 4 * popped.command.count
 
     def _add(self, command: Add) -> Writing:

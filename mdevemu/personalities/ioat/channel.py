@@ -144,7 +144,13 @@ class Channel:
         while self.pending and not command.suspend:
             at, descriptor = yield from self._fetch()
             yield from self._execute(descriptor)
-            yield from self._complete(at, descriptor)
+            try:
+                times = yield from self._device.conclude(self._lane)
+            except CommandFault as fault:
+                raise self._fault(ChannelError(fault.code), fault.reason) from None
+            self._advance(at, descriptor)
+            for _ in range(times):
+                yield from self._complete(at, descriptor)
             yield DESCRIPTOR_COST
         if self.state is ChannelState.ACTIVE:
             self._rest()
@@ -195,14 +201,17 @@ class Channel:
             device.counters.bytes_written += count
             yield count
 
-    def _complete(self, at: Iova, descriptor: Descriptor) -> Work:
-        """Show that a descriptor is done, in the register and, if it says so, in memory."""
+    def _advance(self, at: Iova, descriptor: Descriptor) -> None:
+        """Be done with a descriptor; idle if it was the last."""
         self._done = (self._done + 1) % COUNT
         self._last = at
         self._next = Iova(descriptor.next) if self.pending else None
-        self._device.regs.channel_status[self.number].completed = at >> 6
         if not self.pending:
             self._rest()
+
+    def _complete(self, at: Iova, descriptor: Descriptor) -> Work:
+        """Show that a descriptor is done, in the register and, if it says so, in memory."""
+        self._device.regs.channel_status[self.number].completed = at >> 6
         if descriptor.control & Flag.COMPLETION:
             try:
                 yield from self._memory.write(*self._status())

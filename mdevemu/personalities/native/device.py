@@ -76,6 +76,7 @@ class Native(Personality[NativeRegs]):
             "TAG_BYTES": TAG_BYTES,
             "DIGEST_BYTES": SHA256_BYTES,
         },
+        statuses=Status,
     )
 
     def start(self) -> None:

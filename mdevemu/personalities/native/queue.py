@@ -1,6 +1,7 @@
 """One queue of the native device: from a doorbell to completions."""
 
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mdevemu.accel import CompletionRing, Popped, Reach, Ring, Work
@@ -145,11 +146,15 @@ class Queue:
                 raise self._dma(FaultCode.RING_READ, self.ring.head, fault) from None
             record = yield from self._execute(popped)
             try:
-                yield from self.completions.put(popped, record)
+                times = yield from self._device.conclude(self.lane)
+            except CommandFault as fault:
+                times, record = 1, replace(record, status=fault.code)
+            try:
+                yield from self._complete(popped, record, times)
             except DmaFault as fault:
-                popped.settle()
+                if not popped.settled:
+                    popped.settle()
                 raise self._dma(FaultCode.COMPLETION_WRITE, popped.index, fault) from None
-            self._tell(popped, record)
             yield COMMAND_COST
 
     def _execute(self, popped: Popped[Descriptor]) -> Generator[int, None, Completion]:
@@ -186,6 +191,22 @@ class Queue:
             status=status,
             phase=self.completions.phase,
         )
+
+    def _complete(self, popped: Popped[Descriptor], record: Completion, times: int) -> Work:
+        """Tell the driver what became of a command: once, or as somebody wants it.
+
+        Raises:
+            DmaFault: the record cannot be written.
+        """
+        if times == 0:
+            popped.settle()
+            self._show_indices()
+            return
+        yield from self.completions.put(popped, record)
+        self._tell(popped, record)
+        if times > 1 and not self.completions.full:
+            yield from self.completions.write(replace(record, phase=self.completions.phase))
+            self._tell(popped, record)
 
     def _tell(self, popped: Popped[Descriptor], record: Completion) -> None:
         """Show that a command was completed."""
