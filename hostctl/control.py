@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hostctl import faults, iommu
+from hostctl import accesses, faults, iommu
+from hostctl.accesses import Accesses
 from hostctl.errors import HostError
 from hostctl.faults import FaultKind, Injection
 from hostctl.iommu import Context, Fault, IommuCounters, PageRequest, Walk
@@ -203,6 +204,10 @@ class Control:
     def iommu(self) -> IommuCounters:
         """The IOMMU as a whole."""
         return iommu.counters(self._table("query-iommu"))
+
+    def accesses(self, mdev: str) -> Accesses:
+        """What the driver of the mdev of that UUID or name did that its author should know."""
+        return accesses.accesses(self._table("query-device-access", mdev=mdev))
 
     def inject(self, mdev: str, kind: str, **options: int | str | None) -> Injection:
         """Have a fault of a kind strike the mdev of that UUID or name."""

@@ -75,6 +75,7 @@ class Inspection:
             ),
             Command("query-contexts", self._query_contexts, [mdev]),
             Command("query-iommu", self._query_iommu),
+            Command("query-device-access", self._query_access, [Argument("mdev")]),
             Command("trace-set", self._trace_set, [Argument("event"), Argument("enable", "bool")]),
             Command("query-trace", self._query_trace, [since, Argument("name", optional=True)]),
         ]
@@ -174,6 +175,31 @@ class Inspection:
                 name = owner.name if owner else None
                 shown.append(_context(context, name, self._mode(context)))
         return {"contexts": shown, "complete": self._contexts.complete}
+
+    # Registers.
+
+    def _query_access(self, mdev: str) -> Facts:
+        found = self._parent.find(mdev)
+        accesses = found.personality.accesses
+        return {
+            "mdev": found.name,
+            "unmodelled": [
+                asdict(place) | {"count": count} for place, count in accesses.unmodelled.items()
+            ],
+            "unmodelled-others": accesses.others,
+            "spins": [
+                {
+                    "bar": spin.reading.bar,
+                    "offset": spin.reading.offset,
+                    "length": len(spin.reading.value),
+                    "register": spin.register,
+                    "value": int.from_bytes(spin.reading.value, "little"),
+                    "fields": dict(spin.fields),
+                    "reads": spin.reading.count,
+                }
+                for spin in accesses.spins
+            ],
+        }
 
     # The trace.
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import click
 
+from hostctl.accesses import Accesses
 from hostctl.cli.options import Commands, connected, emulator_options, json_option
 from hostctl.control import Mdev
 from hostctl.output import Output, size
@@ -108,3 +109,49 @@ def remove(name: str, force: bool, lab: str | None, control: str | None, as_json
         emulator.remove(name, force=force)
     if output.json:
         output.record("mdev.remove", {"removed": name})
+
+
+@mdev.command()
+@click.argument("name", metavar="MDEV")
+@emulator_options
+@json_option
+def accesses(name: str, lab: str | None, control: str | None, as_json: bool) -> None:
+    """Show what the driver of MDEV reached that no register covers, and what it waited for."""
+    output = Output(json=as_json)
+    with connected(lab, control) as emulator:
+        found = emulator.accesses(name)
+    if output.json:
+        output.record("mdev.accesses", dataclasses.asdict(found))
+    else:
+        _show_accesses(output, found)
+
+
+def _show_accesses(output: Output, found: Accesses) -> None:
+    output.rows(
+        "",
+        ("no register at", "bytes", "access", "count"),
+        [
+            (f"BAR{each.bar} {each.offset:#x}", each.length, _access(each.write), each.count)
+            for each in found.unmodelled
+        ],
+    )
+    if found.others:
+        output.say(f"and {found.others} more accesses elsewhere")
+    output.console.print()
+    output.rows(
+        "",
+        ("spins on", "reads", "value", "fields"),
+        [
+            (
+                each.register or f"BAR{each.bar} {each.offset:#x}",
+                each.reads,
+                f"{each.value:#x}",
+                " ".join(f"{name}={value}" for name, value in each.fields.items()) or "-",
+            )
+            for each in found.spins
+        ],
+    )
+
+
+def _access(write: bool) -> str:
+    return "write" if write else "read"

@@ -12,8 +12,10 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar, Generic, Protocol, TypeVar
 
+from mdevemu.accel.accesses import Accesses
 from mdevemu.accel.engine import Engines
 from mdevemu.accel.hbm import Partition
 from mdevemu.accel.scheduler import Flow, Lane
@@ -21,6 +23,7 @@ from mdevemu.errors import GuestFault
 from mdevemu.iommu.port import Port
 from mdevemu.layout import Struct, Word
 from mdevemu.pci.config import Bar, Identity
+from mdevemu.pci.watchdog import Reading
 from mdevemu.registers import Bank, RegisterMap, Slot, declared, size_of
 from mdevemu.trace import Trace
 from mdevemu.units import PAGE
@@ -150,7 +153,9 @@ class Personality(ABC, Generic[M]):
         self.slice = given
         self.port = given.port
         self._lanes: list[Lane] = []
+        self.accesses = Accesses(type(self).interface.maps)
         self._bank: Bank[M] = Bank(type(self).registers, self)  # type: ignore[arg-type]
+        self._bank.missed = partial(self.accesses.missed, 0)
         config = type(self).interface.config
         self._config = Bank(config, self) if config else None
         self.start()
@@ -206,12 +211,17 @@ class Personality(ABC, Generic[M]):
 
     def read(self, bar: int, offset: int, length: int) -> bytes:
         """Guest read of ``length`` bytes of a BAR."""
-        return self._bank.read(offset, length) if bar == 0 else bytes(length)
+        if bar == 0:
+            return self._bank.read(offset, length)
+        self.accesses.missed(bar, offset, length, False)
+        return bytes(length)
 
     def write(self, bar: int, offset: int, data: bytes) -> None:
         """Guest write of a BAR."""
         if bar == 0:
             self._bank.write(offset, data)
+        else:
+            self.accesses.missed(bar, offset, len(data), True)
 
     @property
     def config_registers(self) -> type[RegisterMap] | None:
@@ -226,6 +236,19 @@ class Personality(ABC, Generic[M]):
         """Guest write of configuration space."""
         if self._config:
             self._config.write(offset, data)
+
+    def spinning(self, reading: Reading) -> None:
+        """A guest reads one place over and over, and nothing changes."""
+        spin = self.accesses.spinning(reading)
+        self.slice.trace.emit(
+            "device.spin",
+            mdev=self.slice.name,
+            bar=reading.bar,
+            offset=reading.offset,
+            register=spin.register,
+            fields=spin.fields,
+            reads=reading.count,
+        )
 
     def enable(self, bus_master: bool) -> None:
         """The guest allows, or forbids, this function to reach memory."""

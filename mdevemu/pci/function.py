@@ -15,6 +15,7 @@ from mdevemu.pci.capabilities import Power
 from mdevemu.pci.config import Bar, ConfigSpace, Identity, config_space
 from mdevemu.pci.interrupts import Interrupts, Line
 from mdevemu.pci.msix import PENDING, TABLE, Msix
+from mdevemu.pci.watchdog import Reading, Watchdog
 from mdevemu.registers import Bank, RegisterMap, size_of, slots
 from mdevemu.trace import Trace
 
@@ -65,6 +66,9 @@ class Device(Protocol):
 
     def write_config(self, offset: int, data: bytes) -> None:
         """Guest write of configuration space."""
+
+    def spinning(self, reading: Reading) -> None:
+        """A guest reads one place over and over, and nothing changes."""
 
     def enable(self, bus_master: bool) -> None:
         """Reach memory from now on, or not any more."""
@@ -120,6 +124,7 @@ class Function:
         self._device = device
         self._trace = trace
         self._name = name
+        self._watchdog = Watchdog(device.spinning)
         self._line = Line()
         self._msix = Msix(device.vectors, device.msix_bar) if device.vectors else None
         self._bars = frozenset(bar.index for bar in device.bars)
@@ -169,6 +174,7 @@ class Function:
             return b"\xff" * length
         if region in self._bars:
             data = self._device.read(region, offset, length)
+            self._watchdog.read(region, offset, data)
             self._follow()
             return data
         if region == CONFIG:
@@ -184,6 +190,7 @@ class Function:
         if self.link is not None and not self.link.passes(region, offset, len(data), write=True):
             return
         if region in self._bars:
+            self._watchdog.write()
             self._device.write(region, offset, data)
             self._follow()
         elif region == CONFIG:

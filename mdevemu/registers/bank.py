@@ -184,11 +184,17 @@ def size_of(kind: type[RegisterMap]) -> int:
 
 
 class Bank(Generic[M]):
-    """A register map with storage behind it."""
+    """A register map with storage behind it.
+
+    Attributes:
+        missed: if it is set, hears of each access that touches no register: offset and
+            length in bytes, and whether it is a write.
+    """
 
     def __init__(self, kind: type[M], hooks: Hooks | None = None) -> None:
         self.kind = kind
         self.regs = kind()
+        self.missed: Callable[[int, int, bool], None] | None = None
         self._hooks = hooks
 
     def reset(self) -> None:
@@ -198,21 +204,27 @@ class Bank(Generic[M]):
     def read(self, offset: int, length: int) -> bytes:
         """Guest read of ``length`` bytes."""
         hooks, value = self._hooks, 0
-        for slot, lanes, skip, at in self._places(offset, length):
+        places = self._places(offset, length)
+        for slot, lanes, skip, at in places:
             if hooks:
                 hooks.reading(slot)
             word = self.regs._words[slot.name][slot.index]
             value |= (guest_read(word, lanes) & lanes) >> skip << at
+        if not places and self.missed is not None:
+            self.missed(offset, length, False)
         return value.to_bytes(length, "little")
 
     def write(self, offset: int, data: bytes) -> None:
         """Guest write; the hooks see each register once it has changed, lowest first."""
         hooks, value = self._hooks, int.from_bytes(data, "little")
-        for slot, lanes, skip, at in self._places(offset, len(data)):
+        places = self._places(offset, len(data))
+        for slot, lanes, skip, at in places:
             word = self.regs._words[slot.name][slot.index]
             guest_write(word, value >> at << skip & lanes, lanes)
             if hooks:
                 hooks.written(slot, word)
+        if not places and self.missed is not None:
+            self.missed(offset, len(data), True)
 
     def word(self, slot: Slot) -> Word:
         """The live word in a slot."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 
 from mdevemu.accel import Identity, Interface, Personality
 from mdevemu.accel.operations import Command, Entry, Operation, Pieces, Status
@@ -86,6 +87,7 @@ class Native(Personality[NativeRegs]):
         self.paging = Paging(self)
         self.lanes = [self.lane() for _ in range(self.queue_count)]
         self._doorbells = Bank(DoorbellRegs, _Doorbells(self))
+        self._doorbells.missed = partial(self.accesses.missed, DOORBELLS_BAR)
         regs = self.regs
         regs.capabilities.queues = self.queue_count
         regs.capabilities.vectors = self.vectors

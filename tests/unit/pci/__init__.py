@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from mdevemu.fds import Fd
 from mdevemu.pci.config import Bar, Identity
 from mdevemu.pci.function import CONFIG, Function
+from mdevemu.pci.watchdog import Reading
 from mdevemu.registers import Bank, RegisterMap
 from mdevemu.trace import Trace
 
@@ -60,6 +61,9 @@ class Board:
 
     def write_config(self, offset: int, data: bytes) -> None:
         self.config.write(offset, data)
+
+    def spinning(self, reading: Reading) -> None:
+        self.told.append(("spinning", reading.bar, reading.offset))
 
     def enable(self, bus_master: bool) -> None:
         self.told.append(("enable", bus_master))

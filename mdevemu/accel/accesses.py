@@ -1,0 +1,98 @@
+"""What a guest's driver does with registers that its author should know of."""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from mdevemu.layout import Word, fields_of
+from mdevemu.pci.watchdog import Reading
+from mdevemu.registers import RegisterMap, Slot, slots
+
+PLACES = 256
+"""How many places without a register are told apart."""
+
+SPINS = 64
+"""How many of the latest waits are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where and how a guest reached.
+
+    Attributes:
+        offset, length: bytes.
+    """
+
+    bar: int
+    offset: int
+    length: int
+    write: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Spin:
+    """A wait for something to change.
+
+    Attributes:
+        register: its name; None if nothing has one there.
+        fields: those of it that were read.
+        reading: what was read, and how often so far.
+    """
+
+    register: str | None
+    fields: Mapping[str, int | str]
+    reading: Reading
+
+
+class Accesses:
+    """Places without a register that a guest has reached, and registers that it waited for.
+
+    Attributes:
+        unmodelled: how often each place was reached.
+        others: how often places were reached that came after there were enough of them.
+        spins: the latest waits, oldest first.
+    """
+
+    def __init__(self, maps: Mapping[int, type[RegisterMap]]) -> None:
+        """``maps`` are the register maps of a device by their BAR."""
+        self._maps = maps
+        self.unmodelled: dict[Place, int] = {}
+        self.others = 0
+        self.spins: deque[Spin] = deque(maxlen=SPINS)
+
+    def missed(self, bar: int, offset: int, length: int, write: bool) -> None:
+        """The guest reached a place without a register."""
+        place = Place(bar, offset, length, write)
+        if place in self.unmodelled or len(self.unmodelled) < PLACES:
+            self.unmodelled[place] = self.unmodelled.get(place, 0) + 1
+        else:
+            self.others += 1
+
+    def spinning(self, reading: Reading) -> Spin:
+        """The guest waits for a place to change; which it is."""
+        slot = next(self._slots(reading), None)
+        spin = Spin(str(slot) if slot else None, _fields(slot, reading) if slot else {}, reading)
+        self.spins.append(spin)
+        return spin
+
+    def _slots(self, reading: Reading) -> Iterator[Slot]:
+        """The registers that were read."""
+        kind = self._maps.get(reading.bar)
+        end = reading.offset + len(reading.value)
+        for slot in slots(kind) if kind else ():
+            if slot.offset < end and reading.offset < slot.offset + slot.length:
+                yield slot
+
+
+def _fields(slot: Slot, reading: Reading) -> dict[str, int | str]:
+    """Fields of a register, all of whose bits were read, by name; a code has its name."""
+    shift = 8 * (reading.offset - slot.offset)
+    value, lanes = int.from_bytes(reading.value, "little"), (1 << 8 * len(reading.value)) - 1
+    value, lanes = (each << shift if shift >= 0 else each >> -shift for each in (value, lanes))
+    word: Word = slot.word(value)
+    seen = {
+        name: getattr(word, name)
+        for name, field in fields_of(slot.word).items()
+        if not field.mask & ~lanes
+    }
+    return {name: getattr(each, "name", None) or int(each) for name, each in seen.items()}
