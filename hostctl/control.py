@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hostctl import accesses, faults, iommu
 from hostctl.accesses import Accesses
+from hostctl.coverage import Coverage, parse
 from hostctl.errors import HostError
 from hostctl.faults import FaultKind, Injection
 from hostctl.iommu import Context, Fault, IommuCounters, PageRequest, Walk
@@ -224,6 +225,14 @@ class Control:
     def fault_kinds(self) -> list[FaultKind]:
         """What can be injected."""
         return [faults.kind(each) for each in self._list("query-fault-kinds")]
+
+    def collect_coverage(self, enable: bool) -> None:
+        """Collect what drivers try, or not any more."""
+        self.ask("coverage-set", enable=enable)
+
+    def coverage(self) -> Coverage:
+        """What drivers have tried while that was collected, by personality."""
+        return parse("query-coverage", self.ask("query-coverage"), nonsense)
 
     @contextlib.contextmanager
     def following(self) -> Iterator[Iterator[Fault | PageRequest]]:

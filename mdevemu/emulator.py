@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mdevemu.control import Argument, Command, Control
+from mdevemu.coverage import Coverage
 from mdevemu.errors import ConfigError
 from mdevemu.faults import Faults
 from mdevemu.inspection import Inspection
@@ -42,6 +43,7 @@ class Emulator:
         self._servers: dict[str, Server] = {}
         self.inspection = Inspection(self.parent, self._tell)
         self.faults = Faults(self.parent)
+        self.coverage = Coverage(self.parent, on=spec.coverage)
         _make_private(runtime)
         self._loop = Loop(clock)
         self._loop.work(self._work)
@@ -87,6 +89,8 @@ class Emulator:
         return busy
 
     def _tell(self, name: str, facts: Mapping[str, object]) -> None:
+        if name == "IOMMU_FAULT":
+            self.coverage.iommu_fault(facts)
         self.control.event(name, facts)
 
     def _heard(self, event: Event) -> None:
@@ -122,6 +126,7 @@ class Emulator:
             Command("query-counters", self._query_counters, [Argument("mdev", optional=True)]),
             *self.inspection.commands(),
             *self.faults.commands(),
+            *self.coverage.commands(),
             Command("quit", self._quit),
         ]
 
@@ -195,6 +200,7 @@ class Emulator:
         except ConfigError:
             self.parent.remove(mdev)
             raise
+        self.coverage.watch(mdev)
         shown = self._show(mdev)
         self.control.event("MDEV_CREATED", shown)
         return shown

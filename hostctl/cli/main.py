@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from hostctl.cli import (
     bench,
+    coverage,
     demo,
     doctor,
     fault,
@@ -57,6 +58,7 @@ for command in (
     module.module,
     iommu.iommu,
     fault.fault,
+    coverage.coverage,
     bench.bench,
     vfio_user.vfio_user,
     trace.trace,

@@ -1,12 +1,12 @@
 """What a guest's driver does with registers that its author should know of."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mdevemu.layout import Word, fields_of
 from mdevemu.pci.watchdog import Reading
-from mdevemu.registers import RegisterMap, Slot, slots
+from mdevemu.registers import RegisterMap, Slot, touched
 
 PLACES = 256
 """How many places without a register are told apart."""
@@ -70,18 +70,12 @@ class Accesses:
 
     def spinning(self, reading: Reading) -> Spin:
         """The guest waits for a place to change; which it is."""
-        slot = next(self._slots(reading), None)
+        kind, length = self._maps.get(reading.bar), len(reading.value)
+        found = touched(kind, reading.offset, length) if kind else ()
+        slot = next((slot for slot, *_ in found), None)
         spin = Spin(str(slot) if slot else None, _fields(slot, reading) if slot else {}, reading)
         self.spins.append(spin)
         return spin
-
-    def _slots(self, reading: Reading) -> Iterator[Slot]:
-        """The registers that were read."""
-        kind = self._maps.get(reading.bar)
-        end = reading.offset + len(reading.value)
-        for slot in slots(kind) if kind else ():
-            if slot.offset < end and reading.offset < slot.offset + slot.length:
-                yield slot
 
 
 def _fields(slot: Slot, reading: Reading) -> dict[str, int | str]:

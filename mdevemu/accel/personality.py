@@ -19,7 +19,7 @@ from mdevemu.accel.accesses import Accesses
 from mdevemu.accel.engine import Engines
 from mdevemu.accel.hbm import Partition
 from mdevemu.accel.scheduler import Flow, Lane
-from mdevemu.errors import GuestFault
+from mdevemu.errors import CommandFault, GuestFault
 from mdevemu.iommu.port import Port
 from mdevemu.layout import Struct, Word
 from mdevemu.pci.config import Bar, Identity
@@ -29,6 +29,8 @@ from mdevemu.trace import Trace
 from mdevemu.units import PAGE
 
 M = TypeVar("M", bound=RegisterMap)
+
+Codes = type[enum.IntEnum] | type[enum.IntFlag]
 
 
 class Pasids(Protocol):
@@ -94,15 +96,30 @@ class Interface:
         structs: what travels through memory.
         codes: enums in registers and structs.
         numbers: further constants by name.
-        statuses: which of the codes say how a command failed; None if nothing says it.
+        operations: which of the codes say what a command does; None if it is always the same.
+        statuses: which say how a command ended; None if nothing says it.
+        faults: which say why the device refused what its driver did; None if those are
+            statuses too, or if nothing says it.
     """
 
     maps: Mapping[int, type[RegisterMap]]
     config: type[RegisterMap] | None = None
     structs: Sequence[type[Struct]] = ()
-    codes: Sequence[type[enum.IntEnum] | type[enum.IntFlag]] = ()
+    codes: Sequence[Codes] = ()
     numbers: Mapping[str, int] = field(default_factory=dict)
-    statuses: type[enum.IntEnum] | type[enum.IntFlag] | None = None
+    operations: Codes | None = None
+    statuses: Codes | None = None
+    faults: Codes | None = None
+
+
+class Witness(Protocol):
+    """Somebody who wants to know what commands there were, and what became of them."""
+
+    def ended(self, operation: int | None, status: int) -> None:
+        """A command ended; None is for a device whose commands are all the same."""
+
+    def refused(self, fault: GuestFault) -> None:
+        """The driver did something illegal."""
 
 
 class Meddler(Protocol):
@@ -148,6 +165,9 @@ class Personality(ABC, Generic[M]):
 
     meddler: Meddler | None = None
     """Nobody, unless somebody wants commands to go wrong."""
+
+    witness: Witness | None = None
+    """Nobody, unless somebody wants to know what was done."""
 
     def __init__(self, given: Slice) -> None:
         self.slice = given
@@ -272,19 +292,34 @@ class Personality(ABC, Generic[M]):
         self._lanes.append(lane)
         return lane
 
-    def conclude(self, lane: Lane) -> Generator[int, None, int]:
+    def conclude(
+        self, lane: Lane, operation: int | None = None, status: int = 0
+    ) -> Generator[int, None, int]:
         """How often to complete the command that the lane has just executed: once, as a rule.
 
-        Somebody may want it never completed, or twice, or later.
+        ``operation`` and ``status`` are what ``Interface`` says there is of them.  Somebody
+        may want the command never completed, or twice, or later.
 
         Raises:
             CommandFault: it is to fail with this code, one of ``Interface.statuses``.
         """
-        return 1 if self.meddler is None else (yield from self.meddler.conclude(lane))
+        times, failed = 1, None
+        if self.meddler is not None:
+            try:
+                times = yield from self.meddler.conclude(lane)
+            except CommandFault as fault:
+                failed, status = fault, fault.code
+        if self.witness is not None:
+            self.witness.ended(operation, status)
+        if failed:
+            raise failed
+        return times
 
     def _failed(self, fault: GuestFault) -> None:
         """The one place where a GuestFault ends."""
         self.slice.trace.emit("device.fault", mdev=self.slice.name, reason=str(fault))
+        if self.witness is not None:
+            self.witness.refused(fault)
         self.fault(fault)
 
     def reading(self, slot: Slot) -> None:

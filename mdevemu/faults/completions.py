@@ -1,8 +1,8 @@
 """Faults of finished commands."""
 
-import enum
 from collections.abc import Callable, Generator, Mapping
 
+from mdevemu.accel.personality import Codes
 from mdevemu.accel.scheduler import Lane
 from mdevemu.errors import CommandFault, ConfigError, unknown
 from mdevemu.faults.injection import WHEN, Injection, Kind
@@ -117,7 +117,7 @@ class Completions(Seam):
         return found
 
 
-def failures(statuses: type[enum.IntEnum] | type[enum.IntFlag]) -> Mapping[str, int]:
+def failures(statuses: Codes) -> Mapping[str, int]:
     """Codes that are not success, by the names that operators write."""
     return {
         each.name.lower().replace("_", "-"): int(each) for each in statuses if each.name and each

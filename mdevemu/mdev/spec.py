@@ -49,13 +49,20 @@ class EngineSpec:
 
 @dataclass(frozen=True, slots=True)
 class AcceleratorSpec:
-    """A whole accelerator; ``hbm`` is in bytes, ``device_id`` its requester id on the bus."""
+    """A whole accelerator.
+
+    Attributes:
+        device_id: its requester id on the bus.
+        hbm: bytes.
+        coverage: what drivers try of it is collected from the start.
+    """
 
     name: str
     device_id: int
     hbm: int
     engines: tuple[EngineSpec, ...]
     types: tuple[MdevType, ...]
+    coverage: bool = False
 
 
 class Table:
@@ -117,6 +124,13 @@ class Table:
     def _not_accepted(self, key: str, accepted: str) -> ConfigError:
         return self.wrong(key, f"{shown(self._given[key])} (accepted: {accepted})")
 
+    def truth(self, key: str, default: bool) -> bool:
+        """True or false."""
+        value = self._get(key, default)
+        if not isinstance(value, bool):
+            raise self.wrong(key, f"{shown(value)} (accepted: true, false)")
+        return value
+
     def choice(self, key: str, accepted: Mapping[str, Any], default: str) -> str:
         """One of the accepted names."""
         value = self._get(key, default)
@@ -161,7 +175,7 @@ def is_name(text: str) -> bool:
 
 
 ROOT_KEYS = frozenset({"accelerator", "engine", "type"})
-ACCELERATOR_KEYS = frozenset({"name", "device-id", "hbm"})
+ACCELERATOR_KEYS = frozenset({"name", "device-id", "hbm", "coverage"})
 ENGINE_KEYS = frozenset({"name", "operations"})
 TYPE_KEYS = frozenset(
     {
@@ -222,6 +236,7 @@ def parse(where: str, given: Mapping[str, Any]) -> AcceleratorSpec:
         hbm=hbm,
         engines=tuple(engines),
         types=tuple(types),
+        coverage=table.truth("coverage", False),
     )
 
 

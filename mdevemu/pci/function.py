@@ -87,6 +87,13 @@ class Link(Protocol):
         """The function was reset."""
 
 
+class Observer(Protocol):
+    """Somebody who wants to see what a guest reads and writes."""
+
+    def accessed(self, region: int, offset: int, data: bytes, *, write: bool) -> None:
+        """A guest has read ``data``, or is about to write it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Region:
     """One VFIO region.
@@ -114,6 +121,7 @@ class Function:
 
     Attributes:
         link: None lets every access through.
+        observer: sees each access of a guest to its device, if there is one.
     """
 
     def __init__(
@@ -121,6 +129,7 @@ class Function:
     ) -> None:
         """``name`` is for the trace; ``identity`` is used instead of the device's own."""
         self.link: Link | None = None
+        self.observer: Observer | None = None
         self._device = device
         self._trace = trace
         self._name = name
@@ -175,6 +184,8 @@ class Function:
         if region in self._bars:
             data = self._device.read(region, offset, length)
             self._watchdog.read(region, offset, data)
+            if self.observer is not None:
+                self.observer.accessed(region, offset, data, write=False)
             self._follow()
             return data
         if region == CONFIG:
@@ -189,6 +200,8 @@ class Function:
         """Write to a region; what does not exist ignores it."""
         if self.link is not None and not self.link.passes(region, offset, len(data), write=True):
             return
+        if self.observer is not None:
+            self.observer.accessed(region, offset, data, write=True)
         if region in self._bars:
             self._watchdog.write()
             self._device.write(region, offset, data)
@@ -207,6 +220,8 @@ class Function:
         if not self._device.config_registers:
             return ours
         its = self._device.read_config(offset, length)
+        if self.observer is not None:
+            self.observer.accessed(CONFIG, offset, its, write=False)
         return bytes(a | b for a, b in zip(ours, its, strict=True))
 
     def _configured(self) -> None:

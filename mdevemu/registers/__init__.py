@@ -1,5 +1,15 @@
 """Where words live in a region, and how guest accesses reach them."""
 
-from mdevemu.registers.bank import Array, Bank, Reg, RegisterMap, Slot, declared, size_of, slots
+from mdevemu.registers.bank import (
+    Array,
+    Bank,
+    Reg,
+    RegisterMap,
+    Slot,
+    declared,
+    size_of,
+    slots,
+    touched,
+)
 
-__all__ = ["Array", "Bank", "Reg", "RegisterMap", "Slot", "declared", "size_of", "slots"]
+__all__ = ["Array", "Bank", "Reg", "RegisterMap", "Slot", "declared", "size_of", "slots", "touched"]

@@ -156,7 +156,7 @@ class RegisterMap:
         cls._size, cls._slots = size, tuple(found)
         cls._placed = tuple(sorted(placed, key=lambda reg: reg.offset))
         cls._starts = [slot.offset for slot in found]
-        cls._near = lru_cache(REMEMBERED)(partial(_touched, cls))
+        cls._near = lru_cache(REMEMBERED)(partial(touched, cls))
 
     def __init__(self) -> None:
         self._words: dict[str, list[Any]] = {
@@ -234,10 +234,10 @@ class Bank(Generic[M]):
     def _places(self, offset: int, length: int) -> tuple[_Place, ...]:
         if length <= NEAR:
             return self.kind._near(offset, length)
-        return _touched(self.kind, offset, length)
+        return touched(self.kind, offset, length)
 
 
-def _touched(kind: type[RegisterMap], offset: int, length: int) -> tuple[_Place, ...]:
+def touched(kind: type[RegisterMap], offset: int, length: int) -> tuple[_Place, ...]:
     """Each (slot, its bits in the access, those below them, those before it in the access)."""
     found, end = [], offset + length
     for at in range(max(bisect_right(kind._starts, offset) - 1, 0), len(kind._slots)):

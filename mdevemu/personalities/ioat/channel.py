@@ -145,7 +145,7 @@ class Channel:
             at, descriptor = yield from self._fetch()
             yield from self._execute(descriptor)
             try:
-                times = yield from self._device.conclude(self._lane)
+                times = yield from self._device.conclude(self._lane, Operation.COPY)
             except CommandFault as fault:
                 raise self._fault(ChannelError(fault.code), fault.reason) from None
             self._advance(at, descriptor)

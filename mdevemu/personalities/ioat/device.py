@@ -66,6 +66,7 @@ class Ioat(Personality[IoatRegs]):
         config=IoatConfig,
         structs=(Descriptor,),
         codes=(ChannelState, ChannelError, Flag, Operation),
+        operations=Operation,
         statuses=ChannelError,
     )
     max_transfers = tuple(1 << log2 for log2 in LOG2_MAX_TRANSFERS)

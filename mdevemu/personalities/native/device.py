@@ -77,7 +77,9 @@ class Native(Personality[NativeRegs]):
             "TAG_BYTES": TAG_BYTES,
             "DIGEST_BYTES": SHA256_BYTES,
         },
+        operations=Operation,
         statuses=Status,
+        faults=FaultCode,
     )
 
     def start(self) -> None:

@@ -146,7 +146,9 @@ class Queue:
                 raise self._dma(FaultCode.RING_READ, self.ring.head, fault) from None
             record = yield from self._execute(popped)
             try:
-                times = yield from self._device.conclude(self.lane)
+                times = yield from self._device.conclude(
+                    self.lane, popped.command.operation, record.status
+                )
             except CommandFault as fault:
                 times, record = 1, replace(record, status=fault.code)
             try:

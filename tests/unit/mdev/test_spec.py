@@ -56,6 +56,8 @@ def refusal(given):
 
 def test_everything_in_a_good_file_is_found():
     spec = parse("lab.toml", GOOD)
+    assert not spec.coverage
+    assert parse("lab.toml", changed("accelerator", "coverage", True)).coverage
     assert (spec.name, spec.device_id, spec.hbm) == ("demo", 0x200, 256 * MIB)
     assert [(each.name, each.operations) for each in spec.engines] == [
         ("dma0", ("nop", "copy")),
@@ -192,6 +194,7 @@ WRONG = [
     *[("type", "weight", value, "1 to 1000") for value in (*COUNTS, 1001)],
     *[("type", "queues", value, "1 to 16") for value in (*COUNTS, 17)],
     *[("type", "instances", value, "1 to 4096") for value in (*COUNTS, 4097)],
+    *[("accelerator", "coverage", value, "true, false") for value in (1, "yes", None)],
 ]
 
 
