@@ -15,7 +15,7 @@ from mdevemu.emulator import CONTROL_SOCKET, Emulator
 from mdevemu.errors import ConfigError
 from mdevemu.iommu import bench, verify
 from mdevemu.mdev.spec import load
-from mdevemu.personalities import PERSONALITIES
+from mdevemu.personalities import registry
 
 PR_SET_PDEATHSIG = 1  # Linux, <linux/prctl.h>
 
@@ -47,13 +47,13 @@ def serve(accelerator: Path, runtime: Path, parent: int | None) -> None:
 
 
 @main.command()
-@click.argument("personality", type=click.Choice(sorted(PERSONALITIES)))
+@click.argument("personality")
 @click.option(
     "--format", "form", type=click.Choice(sorted(FORMATS)), default="markdown", show_default=True
 )
 def describe(personality: str, form: str) -> None:
     """Print a device's registers, structs and codes, made from its declarations."""
-    click.echo(FORMATS[form](PERSONALITIES[personality]), nl=False)
+    click.echo(FORMATS[form](registry.find(personality)), nl=False)
 
 
 @main.command()

@@ -23,7 +23,7 @@ from mdevemu.mdev.spec import MAX_WEIGHT, NAME_CHARACTERS, AcceleratorSpec, is_n
 from mdevemu.mdev.types import MdevType
 from mdevemu.memory import PhysicalMemory
 from mdevemu.pci.function import Function
-from mdevemu.personalities import PERSONALITIES
+from mdevemu.personalities import registry
 from mdevemu.trace import Trace
 from mdevemu.units import Hpa
 
@@ -56,7 +56,14 @@ class Parent:
     """One accelerator."""
 
     def __init__(self, spec: AcceleratorSpec, trace: Trace, clock: Callable[[], int]) -> None:
-        """``clock`` returns nanoseconds."""
+        """``clock`` returns nanoseconds.
+
+        Raises:
+            ConfigError: a personality that is not ours cannot be used.
+        """
+        self._personalities = {
+            each.personality: registry.find(each.personality) for each in spec.types
+        }
         self.spec = spec
         self.trace = trace
         self.memory = PhysicalMemory()
@@ -185,7 +192,7 @@ class Parent:
             trace=self.trace,
             pasids=self._guest_pasids(space, kind),
         )
-        personality = PERSONALITIES[kind.personality](given)
+        personality = self._personalities[kind.personality](given)
         identity = dataclasses.replace(personality.identity, serial=uuids.UUID(uuid).int >> 64)
         function = Function(personality, self.trace, given.name, identity)
         personality.interrupt = function.interrupt

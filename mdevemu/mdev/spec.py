@@ -26,7 +26,7 @@ from mdevemu.accel.hbm import GRANULE
 from mdevemu.accel.operations import OPERATIONS
 from mdevemu.errors import ConfigError, shown, unknown
 from mdevemu.mdev.types import MdevType
-from mdevemu.personalities import PERSONALITIES
+from mdevemu.personalities import registry
 from mdevemu.personalities.native.layout import MAX_QUEUES
 from mdevemu.units import GIB, KIB, MIB
 
@@ -269,13 +269,13 @@ def _max_transfer(table: Table, personality: str) -> int | None:
     """The most bytes that a command moves, where that is to be chosen."""
     if not table.has("max-transfer"):
         return None
-    if sizes := PERSONALITIES[personality].max_transfers:
+    if sizes := registry.find(personality).max_transfers:
         return table.power("max-transfer", sizes)
     raise table.wrong("max-transfer", f"is not to be chosen for the {personality}")
 
 
 def _type(table: Table, hbm: int) -> MdevType:
-    personality = table.choice("personality", PERSONALITIES, "native")
+    personality = table.choice("personality", dict.fromkeys(registry.names()), "native")
     found = MdevType(
         name=table.name("name"),
         description=table.text("description", ""),

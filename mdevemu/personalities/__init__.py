@@ -1,4 +1,4 @@
-"""The devices we can be.  To add one: write a file here, add it to the table."""
+"""The devices we can be.  To add one of ours: write a file here, add it to the table."""
 
 from typing import Any
 

@@ -2,13 +2,18 @@
 
 import ast
 import enum
+import json
 import re
+import shutil
+import subprocess
 from struct import Struct as Format
 from types import ModuleType
 
 import pytest
 
-from mdevemu.describe import FORMATS, markdown, python
+from mdevemu.describe import FORMATS, c_header, markdown, python
+from mdevemu.describe import json as as_json
+from mdevemu.describe import text as as_text
 from mdevemu.layout import fields_of, members_of, sizeof, width_of
 from mdevemu.personalities import PERSONALITIES
 from mdevemu.personalities.native import Native
@@ -38,7 +43,7 @@ def rows(text):
 
 
 def test_every_form_is_offered():
-    assert set(FORMATS) == {"markdown", "python"}
+    assert set(FORMATS) == {"c", "json", "markdown", "python", "text"}
 
 
 @each
@@ -167,3 +172,113 @@ def test_native_device_is_the_one_that_the_tests_drive():
     for code in made.FaultCode:
         assert getattr(driver, code.name) == code
     assert [made.QueueState.STALLED, made.QueueState.FAILED] == [driver.STALLED, driver.FAILED]
+
+
+compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler, cc")
+
+
+def defined(header):
+    """Macros of a header with their values as text."""
+    return dict(re.findall(r"^#define (\w+(?:\(n\))?) (.+)$", header, re.MULTILINE))
+
+
+@compiler
+@each
+def test_header_compiles_and_its_names_are_unique(kind, tmp_path):
+    header = c_header(kind)
+    names = re.findall(r"^#define (\w+)|^\t(\w+) = ", header, re.MULTILINE)
+    flat = [first or second for first, second in names]
+    assert sorted(flat) == sorted(set(flat))
+    file = tmp_path / "device.h"
+    file.write_text(header)
+    options = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only"]
+    done = subprocess.run(
+        ["cc", *options, "-x", "c", str(file)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@compiler
+def test_header_has_the_numbers_that_the_declarations_have(tmp_path):
+    """What a compiler makes of it, for one of each kind."""
+    program = tmp_path / "program.c"
+    (tmp_path / "native.h").write_text(c_header(Native))
+    program.write_text(
+        """
+        #include <stddef.h>
+        #include "native.h"
+        _Static_assert(NATIVE_QUEUE_CONTROL(3) == 0x4000 + 3 * 0x40 + 0x1c, "");
+        _Static_assert(NATIVE_QUEUE_CONTROL_COUNT == 16, "");
+        _Static_assert(NATIVE_QUEUE_CONTROL_VECTOR_MASK == 0xffff0000u, "");
+        _Static_assert(NATIVE_QUEUE_CONTROL_VECTOR_SHIFT == 16, "");
+        _Static_assert(NATIVE_STATUS_CORRUPT == 9, "");
+        _Static_assert(sizeof(struct native_descriptor) == 64, "");
+        _Static_assert(offsetof(struct native_aes_gcm, nonce) == 8, "");
+        _Static_assert(sizeof(((struct native_aes_gcm *)0)->nonce) == 12, "");
+        """
+    )
+    done = subprocess.run(
+        ["cc", "-std=c11", "-Werror", "-fsyntax-only", str(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@each
+def test_header_places_every_register_and_field(kind):
+    macros = defined(c_header(kind))
+    prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).upper()
+    for registers in maps_of(kind):
+        for reg in declared(registers):
+            name = f"{prefix}_{reg.name.upper()}"
+            if reg.count > 1:
+                assert macros[f"{name}(n)"] == f"(0x{reg.offset:X} + (n) * 0x{reg.stride:X})"
+            else:
+                assert int(macros[name], 16) == reg.offset
+            for field_name, field in fields_of(reg.word).items():
+                mask = macros[f"{name}_{field_name.upper()}_MASK"]
+                assert int(re.search("0x[0-9A-F]+", mask)[0], 16) == field.mask
+                assert int(macros[f"{name}_{field_name.upper()}_SHIFT"]) == field.low
+
+
+@each
+def test_json_holds_every_register_and_field(kind):
+    facts = json.loads(as_json(kind))
+    assert facts["schema"] == "mdevemu.describe/1"
+    assert facts["device"] == kind.identity.device
+    described = [*(bar["registers"] for bar in facts["bars"]), facts["config"]]
+    for registers, found in zip(maps_of(kind), described, strict=False):
+        assert [
+            (each["name"], each["offset"], each["count"], each["stride"]) for each in found
+        ] == [(reg.name, reg.offset, reg.count, reg.stride) for reg in declared(registers)]
+        for reg, each in zip(declared(registers), found, strict=True):
+            assert each["fields"] == [
+                {
+                    "name": name,
+                    "high": field.high,
+                    "low": field.low,
+                    "access": field.access.name,
+                    "reset": field.reset >> field.low,
+                }
+                for name, field in fields_of(reg.word).items()
+            ]
+    assert {each["name"]: each["size"] for each in facts["structs"]} == {
+        struct.__name__: sizeof(struct) for struct in kind.interface.structs
+    }
+    assert {each["name"]: each["members"] for each in facts["codes"]} == {
+        codes.__name__: {code.name: code.value for code in codes} for codes in kind.interface.codes
+    }
+
+
+@each
+def test_text_has_a_line_for_each_register_and_field(kind):
+    lines = as_text(kind).splitlines()
+    fields = sum(
+        len(fields_of(reg.word)) for registers in maps_of(kind) for reg in declared(registers)
+    )
+    assert sum(bool(re.match(r"\s+(\d+:)?\d+  (R|W)\w+ +0x", line)) for line in lines) == fields
+    for registers in maps_of(kind):
+        for reg in declared(registers):
+            assert any(line.startswith(f"  {reg.offset:#06x}  {reg.name}") for line in lines)
