@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hostctl.project.write import contents
 from mdevemu.layout import pack
 from mdevemu.personalities.adder import Add, AdderRegs
 from tests.support.bench import BASE, Bench, Ram
@@ -85,7 +86,12 @@ def test_adder_shows_what_its_driver_did_wrong(command, tail):
     assert driver.status.done == 1
 
 
+def test_entry_point_of_the_page_is_the_one_that_new_personality_writes():
+    [listing, _] = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    assert listing in contents("blinker")["pyproject.toml"]
+
+
 def test_type_of_the_page_makes_an_mdev():
-    [listing] = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    [_, listing] = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     bench = Bench(BASE | tomllib.loads(listing))
     assert bench.mdev("sum").personality.identity.device == 0xADD0

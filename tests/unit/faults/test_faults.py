@@ -2,7 +2,9 @@
 
 import pytest
 
+from mdevemu.errors import ConfigError, DmaFault
 from mdevemu.faults.commands import KINDS
+from mdevemu.units import Iova
 from tests.support import native
 from tests.support.victims import ALL, Adder, Native
 
@@ -224,6 +226,20 @@ def test_neighbouring_byte_is_not_meant(device):
     device.submit()
     assert device.completed() == 1
     assert not device.failed()
+
+
+def test_access_that_is_looked_at_still_needs_bus_mastering(device):
+    device.inject("translation-fault", after=1000)
+    port, place = device.mdev.port, Iova(native.DATA)
+    assert port.read(place, 4) == bytes(4)
+    device.function.write(7, 4, b"\x02\x00")
+    with pytest.raises(DmaFault):
+        port.read(place, 4)
+    with pytest.raises(DmaFault):
+        port.write(place, bytes(4))
+    device.clear()
+    with pytest.raises(DmaFault):
+        port.read(place, 4)
 
 
 # HBM.
@@ -509,8 +525,6 @@ def test_number_of_faults_is_bounded(device):
 
 
 def test_fault_that_is_not_there_cannot_be_cleared(device):
-    from mdevemu.errors import ConfigError
-
     device.inject("completion-lost")
     with pytest.raises(ConfigError, match=r"no fault 9 \(accepted: 1\)"):
         device.clear(id=9)
