@@ -5,9 +5,11 @@ Its self-test, as it is loaded, is a null descriptor and then a copy.
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from tests.unit.hostctl.command import until
 from tests.vm.test_ioat import CHANNELS, DEVICE, LAB, Guest, guest
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
@@ -149,3 +151,25 @@ def test_spurious_interrupts_are_borne(ready: Guest) -> None:
     assert ready.interrupts("ioat-msix")[0] - before == 5
     said = ready.run("dmesg -c; cat /proc/sys/kernel/tainted")
     assert said == "0\n", "nothing was said, and nothing warned"
+
+
+def test_register_that_the_driver_waits_for_is_named(ready: Guest) -> None:
+    """It suspends a channel that hangs, and waits for that without a limit."""
+    inject(ready, "command-hung", *THE_COPY)
+    loading = ready.hostctl.start("run", "guest", "--", "modprobe", "ioatdma")
+    try:
+        assert until(lambda: spins(ready) != [], 30)
+        (spin,) = spins(ready)
+        assert spin["register"] == "channel_status[0]"
+        assert spin["fields"]["state"] == "ACTIVE"
+        assert spin["reads"] >= 1000
+    finally:
+        clear(ready)
+        loading.communicate(timeout=60)
+    assert loading.returncode == 0, "and when the command ends, so does the wait"
+
+
+def spins(ready: Guest) -> list[dict[str, Any]]:
+    """What the driver has waited for."""
+    found: list[dict[str, Any]] = ready.hostctl.facts("mdev", "accesses", "copier")["spins"]
+    return found

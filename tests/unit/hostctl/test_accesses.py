@@ -1,36 +1,20 @@
 """``hostctl mdev accesses`` in front of an emulator."""
 
 import json
-import os
-import tempfile
-from pathlib import Path
-
-import pytest
 
 from hostctl.cli.main import run
-from hostctl.emulator import Emulator
-from hostctl.spec import find_lab, read_lab
 from mdevemu.vfio_user.client import Client
 
 
-@pytest.fixture
-def emulator():
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="hc-") as name:
-        accelerator = read_lab(find_lab("ioat")).accelerator.file
-        made = Emulator(accelerator, Path(name) / "run", Path(name) / "log", os.getpid())
-        yield made
-        made.close()
-
-
-def test_what_a_driver_did_is_shown(emulator, capsys):
-    mdev = emulator.control.create("mdevemu-ioat", name="red", uuid=None, weight=None)
+def test_what_a_driver_did_is_shown(ioat, capsys):
+    mdev = ioat.control.create("mdevemu-ioat", name="red", uuid=None, weight=None)
     client = Client(mdev.socket, timeout=10)
     for _ in range(3):
         client.write_u32(0, 0x400, 1)
     for _ in range(1200):
         client.read_u64(0, 0x88)
     client.close()
-    command = ["mdev", "accesses", "red", "--control", str(emulator.control_path)]
+    command = ["mdev", "accesses", "red", "--control", str(ioat.control_path)]
     assert run([*command, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["unmodelled"] == [

@@ -1,37 +1,23 @@
-"""``hostctl coverage``: collected from an emulator, saved, merged, shown."""
+"""``hostctl coverage``: collected from an ioat, saved, merged, shown."""
 
 import json
-import os
-import tempfile
-from pathlib import Path
 
 import pytest
 
 from hostctl.cli.main import run
 from hostctl.coverage import SCHEMA, merged, read, record, summary
-from hostctl.emulator import Emulator
 from hostctl.errors import OK, USAGE
-from hostctl.spec import find_lab, read_lab
 from mdevemu.vfio_user.client import Client
 
 HOLE = 1 << 40
 
 
 @pytest.fixture(scope="module")
-def emulator():
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="hc-") as name:
-        accelerator = read_lab(find_lab("ioat")).accelerator.file
-        made = Emulator(accelerator, Path(name) / "run", Path(name) / "log", os.getpid())
-        yield made
-        made.close()
-
-
-@pytest.fixture(scope="module")
-def saved(emulator, tmp_path_factory):
+def saved(ioat, tmp_path_factory):
     """Two runs: the first reads, the second starts a channel at an address without memory."""
-    folder, control = tmp_path_factory.mktemp("runs"), ["--control", str(emulator.control_path)]
+    folder, control = tmp_path_factory.mktemp("runs"), ["--control", str(ioat.control_path)]
     assert run(["coverage", "on", *control]) == OK
-    mdev = emulator.control.create("mdevemu-ioat", name="red", uuid=None, weight=None)
+    mdev = ioat.control.create("mdevemu-ioat", name="red", uuid=None, weight=None)
     client = Client(mdev.socket, timeout=10)
     client.read_u32(0, 0x08)
     assert run(["coverage", "save", str(folder / "one.json"), *control]) == OK
@@ -39,7 +25,7 @@ def saved(emulator, tmp_path_factory):
     client.write_u64(0, 0x90, HOLE)
     client.write_u16(0, 0x86, 1)
     for _ in range(100):
-        if emulator.control.faults():
+        if ioat.control.faults():
             break
     client.close()
     assert run(["coverage", "save", str(folder / "two.json"), *control]) == OK

@@ -1,43 +1,29 @@
 """``hostctl fault`` in front of an emulator."""
 
 import json
-import os
-import tempfile
-from pathlib import Path
 
 import pytest
 
 from hostctl.cli.main import run
-from hostctl.emulator import Emulator
 from hostctl.errors import OK, USAGE
-from hostctl.spec import find_lab, read_lab
 from mdevemu.vfio_user.client import Client
 
 ONES = 0xFFFF_FFFF
 
 
-@pytest.fixture(scope="module")
-def emulator():
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="hc-") as name:
-        accelerator = read_lab(find_lab("ioat")).accelerator.file
-        made = Emulator(accelerator, Path(name) / "run", Path(name) / "log", os.getpid())
-        yield made
-        made.close()
-
-
 @pytest.fixture
-def mdev(emulator):
-    made = emulator.control.create("mdevemu-ioat", name="red", uuid=None, weight=None)
+def mdev(ioat):
+    made = ioat.control.create("mdevemu-ioat", name="red", uuid=None, weight=None)
     yield made
-    emulator.control.remove("red", force=True)
+    ioat.control.remove("red", force=True)
 
 
 @pytest.fixture
-def ask(emulator, capsys):
+def ask(ioat, capsys):
     """Runs ``hostctl fault``: (exit status, stdout, stderr)."""
 
     def command(*arguments):
-        status = run(["fault", *map(str, arguments), "--control", str(emulator.control_path)])
+        status = run(["fault", *map(str, arguments), "--control", str(ioat.control_path)])
         return status, *capsys.readouterr()
 
     return command
@@ -69,6 +55,13 @@ def test_clear_without_a_number_clears_all(ask, mdev):
     cleared = json.loads(ask("clear", "red", "--json")[1])["cleared"]
     assert len(cleared) == 2
     assert ask("list")[1].splitlines()[1:] == []
+
+
+def test_mdev_of_the_same_uuid_starts_without_the_faults_of_the_one_before(ask, ioat, mdev):
+    ask("inject", "red", "completion-lost")
+    ioat.control.remove("red")
+    ioat.control.create("mdevemu-ioat", name="red", uuid=mdev.uuid, weight=None)
+    assert json.loads(ask("list", "--json")[1])["faults"] == []
 
 
 def test_kinds_are_listed_with_their_options(ask, mdev):

@@ -1,0 +1,21 @@
+"""An emulator as hostctl starts it."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hostctl.emulator import Emulator
+from hostctl.spec import find_lab, read_lab
+
+
+@pytest.fixture(scope="module")
+def ioat() -> Iterator[Emulator]:
+    """The accelerator of the lab ioat, without its lab."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="hc-") as name:
+        accelerator = read_lab(find_lab("ioat")).accelerator.file
+        made = Emulator(accelerator, Path(name) / "run", Path(name) / "log", os.getpid())
+        yield made
+        made.close()
