@@ -11,6 +11,9 @@ from collections.abc import Callable
 BURST_NS = 400_000
 """How long engines work between two looks at the sockets, in nanoseconds."""
 
+LONGEST_NS = 3600 * 10**9
+"""How long one look at the sockets may take, in nanoseconds: epoll has no number for a century."""
+
 READY = 64
 """Most descriptors that one look at the sockets tells of; the next look tells of others."""
 
@@ -73,7 +76,7 @@ class Loop:
         idle = False
         while not self._stopped:
             left = self._ring_due()
-            self.turn(0 if not idle else left and left / 1e9)
+            self.turn(0 if not idle else left and min(left, LONGEST_NS) / 1e9)
             idle = not self._burst()
 
     def stop(self) -> None:

@@ -202,3 +202,14 @@ def test_closed_loop_has_given_its_descriptor_back():
     before = len(os.listdir("/proc/self/fd"))
     Loop().close()
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_alarm_in_a_century_is_waited_for(loop, pair):
+    ours, theirs = pair
+    loop.alarms(lambda: 1 << 62)
+    loop.watch(ours.fileno(), loop.stop)
+    later = threading.Timer(0.05, lambda: theirs.send(b"x"))
+    later.start()
+    loop.run()
+    later.join()
+    assert ours.recv(1) == b"x"

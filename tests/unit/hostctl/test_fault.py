@@ -1,14 +1,20 @@
 """``hostctl fault`` in front of an emulator."""
 
 import json
+import os
+import struct
 
 import pytest
 
 from hostctl.cli.main import run
 from hostctl.errors import OK, USAGE
 from mdevemu.vfio_user.client import Client
+from tests.unit.hostctl.command import until
 
 ONES = 0xFFFF_FFFF
+CONFIG, COMMAND = 7, 4
+DMACOUNT, CHANSTS, CHAINADDR = 0x86, 0x88, 0x90
+ACTIVE, IDLE = 0, 1
 
 
 @pytest.fixture
@@ -47,6 +53,24 @@ def test_fault_strikes_the_vmm_that_is_connected(ask, mdev):
     (shown,) = json.loads(ask("list", "--json")[1])["faults"]
     assert shown == {**made, "hits": 2, "spent": True}
     client.close()
+
+
+def test_emulator_waits_with_a_command_that_hangs(ask, ioat, mdev):
+    ask("inject", "red", "command-hung")
+    ram = os.memfd_create("ram")
+    os.ftruncate(ram, 1 << 16)
+    client = Client(mdev.socket, timeout=10)
+    client.map_dma(0, 1 << 16, ram)
+    client.write_u16(CONFIG, COMMAND, 6)
+    os.pwrite(ram, struct.pack("<IIQQQ", 64, 0, 0x2000, 0x3000, 0), 0x1000)
+    client.write_u64(0, CHAINADDR, 0x1000)
+    client.write_u16(0, DMACOUNT, 1)
+    assert until(lambda: json.loads(ask("list", "--json")[1])["faults"][0]["hits"] == 1, 10)
+    assert client.read_u64(0, CHANSTS) & 7 == ACTIVE
+    ask("clear", "red")
+    assert until(lambda: client.read_u64(0, CHANSTS) & 7 == IDLE, 10)
+    client.close()
+    os.close(ram)
 
 
 def test_clear_without_a_number_clears_all(ask, mdev):
