@@ -92,27 +92,22 @@ class Hbm(Seam):
     def _look(self, port: Port, iova: Iova, length: int, access: Access) -> None:
         part, start = self.mdev.partition, iova - self.mdev.space.attached.hbm_at
         assert part
-        if start < 0 or start >= part.size or port.process_id != self.mdev.port.process_id:
-            return
         end = start + length
-        for word in sorted(each for each in self._words if start < (each + 1) * WORD):
-            at = word * WORD
-            if at >= end:
-                return
-            if access == Access.WRITE and start <= at and at + WORD <= end:
-                del self._words[word]
-            elif self._words[word].kind is CORRECTED:
-                self.correctable += 1
-                del self._words[word]
-            else:
+        if start < 0 or end > part.size or port.process_id != self.mdev.port.process_id:
+            return
+        write = access == Access.WRITE
+        met = sorted(w for w in self._words if start < (w + 1) * WORD and w * WORD < end)
+        needed = [w for w in met if not (write and start <= w * WORD and (w + 1) * WORD <= end)]
+        for word in needed:
+            # First, as an access that fails changes nothing.
+            if self._words[word].kind is UNCORRECTED:
                 self.uncorrectable += 1
-                first = max(start, at)
-                raise DmaFault(
-                    iova + first - start,
-                    end - first,
-                    HARDWARE_ERROR,
-                    write=access == Access.WRITE,
-                )
+                first = max(start, word * WORD)
+                fault = iova + first - start, end - first, HARDWARE_ERROR
+                raise DmaFault(*fault, write=write)
+        self.correctable += sum(self._words[word].kind is CORRECTED for word in needed)
+        for word in met:
+            del self._words[word]
         self.refresh()
 
     def _undo(self, word: int) -> None:

@@ -293,6 +293,27 @@ def test_uncorrected_bits_poison_a_word_until_it_is_written_whole(hbm):
     assert seams(hbm.mdev) == CLEAN
 
 
+def test_access_that_fails_heals_nothing(hbm):
+    for address in (8, 16):
+        hbm.inject("hbm-uncorrected", address=address)
+    hbm.inject("hbm-corrected", address=24)
+    hbm.submit(flags=native.DESTINATION_HBM, destination=8, length=12)
+    hbm.submit(flags=native.DESTINATION_HBM, destination=8, length=10)
+    hbm.completed()
+    assert [done.address for done in hbm.done] == [16, 16]
+    assert [read_hbm(hbm, at).status for at in (8, 16)] == [native.READ_FAULT] * 2
+    assert errors(hbm) == (0, 4)
+    assert read_hbm(hbm, 24).status == native.SUCCESS
+    assert errors(hbm) == (1, 4)
+
+
+@pytest.mark.parametrize(("at", "length"), [(8, 8), (0, 16), (17, 8), (23, 1)])
+def test_only_reads_that_touch_a_word_meet_its_error(hbm, at, length):
+    hbm.inject("hbm-uncorrected", address=16)
+    touches = at < 24 and at + length > 16
+    assert (read_hbm(hbm, at, length).status == native.READ_FAULT) == touches
+
+
 def test_clearing_puts_the_bits_back(hbm):
     hbm.inject("hbm-uncorrected", count=50, seed=3)
     assert hbm.mdev.partition.backing.read(0, 1 << 22) != bytes(range(64)).ljust(1 << 22, b"\0")
