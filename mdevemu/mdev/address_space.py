@@ -96,6 +96,10 @@ class AddressSpace:
         self._far_base: Hpa | None = None
 
     @property
+    def dirty(self) -> None:
+        """Writes of the device are not noted."""
+
+    @property
     def device_id(self) -> int:
         """The requester id of its accesses."""
         return self.attached.device_id

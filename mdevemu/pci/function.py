@@ -5,9 +5,9 @@ and interrupt indexes
 """
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Never, Protocol
 
 from mdevemu.errors import RequestError
 from mdevemu.fds import Fd, close_all
@@ -169,6 +169,15 @@ class Function:
         return [source.count for source in self._interrupts]
 
     @property
+    def doorbells(self) -> Sequence[Never]:
+        """What can be rung by a descriptor: nothing."""
+        return ()
+
+    @property
+    def migration(self) -> None:
+        """Its state does not leave it."""
+
+    @property
     def msix_enabled(self) -> bool:
         """Interrupts are messages: the guest said so, or the VMM did."""
         if self._msix is None:
@@ -252,6 +261,10 @@ class Function:
         """Start anew, as after power-on; interrupts stay assigned."""
         self._reset("message")
 
+    def quiesce(self, done: Callable[[], None]) -> None:
+        """Call ``done`` when no work is under way: between two calls none ever is."""
+        done()
+
     def _reset(self, cause: str) -> None:
         self._trace.emit("function.reset", function=self._name, cause=cause)
         self._enabled = False
@@ -290,8 +303,9 @@ class Function:
         regs, asleep = self._config.regs, self._power is not Power.D0
         if self._msix:
             self._msix.hold(regs.msix_control.function_mask or asleep)
-        held = regs.command.interrupt_disable or asleep or self.msix_enabled
-        self._line.set(self._device.pending_intx, held=held)
+        silenced = regs.command.interrupt_disable
+        held = silenced or asleep or self.msix_enabled
+        self._line.set(self._device.pending_intx, held=held, silenced=silenced)
 
     # Interrupts, as the VMM sees them.
 
@@ -309,6 +323,20 @@ class Function:
             raise
         source.assign(start, eventfds)
         self.update()
+
+    def assign_masks(self, index: int, start: int, eventfds: Sequence[Fd | None]) -> None:
+        """Take eventfds that say when vectors become masked; None takes one away.
+
+        Raises:
+            RequestError: no such vectors, these cannot be masked, or not an eventfd;
+                nothing has changed, and the given descriptors are closed.
+        """
+        try:
+            source = self._source(index)
+        except RequestError:
+            close_all(eventfds)
+            raise
+        source.assign_masks(start, eventfds)
 
     def disable(self, index: int) -> None:
         """Forget every eventfd of an index.

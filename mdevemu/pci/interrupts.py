@@ -39,6 +39,28 @@ class Interrupts:
             RequestError: no such vectors, or not an eventfd; nothing has changed,
                 and the given descriptors are closed.
         """
+        self._accept(start, eventfds)
+        end = start + len(eventfds)
+        close_all(self._eventfds[start:end])
+        self._eventfds[start:end] = eventfds
+        self._count()
+
+    def assign_masks(self, start: int, eventfds: Sequence[Fd | None]) -> None:
+        """Give vectors from ``start`` on eventfds that say when they become masked.
+
+        Raises:
+            RequestError: no such vectors, these cannot be masked, or not an eventfd;
+                nothing has changed, and the given descriptors are closed.
+        """
+        close_all(eventfds)
+        self.mask(start, len(eventfds))
+
+    def _accept(self, start: int, eventfds: Sequence[Fd | None]) -> None:
+        """See that these are eventfds for vectors that exist; if not, close them.
+
+        Raises:
+            RequestError: they are not.
+        """
         try:
             self.check(start, len(eventfds))
             for fd in eventfds:
@@ -47,10 +69,6 @@ class Interrupts:
         except RequestError:
             close_all(eventfds)
             raise
-        end = start + len(eventfds)
-        close_all(self._eventfds[start:end])
-        self._eventfds[start:end] = eventfds
-        self._count()
 
     def disable(self) -> None:
         """Forget every eventfd."""
@@ -119,6 +137,7 @@ class Line(Interrupts):
     Attributes:
         level: the device asks for service.
         held: the function may not signal at the moment.
+        silenced: the guest masked it, in the command register of the config space.
         masked: signalled, or masked by the VMM, and not yet unmasked.
     """
 
@@ -126,11 +145,15 @@ class Line(Interrupts):
         super().__init__("INTx", 1)
         self.level = False
         self.held = False
+        self.silenced = False
         self.masked = False
+        self._mask_event: Fd | None = None
 
-    def set(self, level: bool, *, held: bool) -> None:
+    def set(self, level: bool, *, held: bool, silenced: bool) -> None:
         """Take the level that the device drives now."""
-        self.level, self.held = level, held
+        if silenced and not self.silenced:
+            self._became_masked()
+        self.level, self.held, self.silenced = level, held, silenced
         self._deliver()
 
     def assign(self, start: int, eventfds: Sequence[Fd | None]) -> None:
@@ -139,15 +162,26 @@ class Line(Interrupts):
         self.masked = False
         self._deliver()
 
+    def assign_masks(self, start: int, eventfds: Sequence[Fd | None]) -> None:
+        """Take the eventfd that says when the line becomes masked."""
+        self._accept(start, eventfds)
+        for fd in eventfds:
+            close_all([self._mask_event])
+            self._mask_event = fd
+
     def disable(self) -> None:
-        """Forget the eventfd and its mask."""
+        """Forget the eventfds and the mask."""
         super().disable()
+        close_all([self._mask_event])
+        self._mask_event = None
         self.masked = False
 
     def mask(self, start: int, count: int) -> None:
         """Hold the line back until it is unmasked."""
         self.check(start, count)
-        self.masked = self.masked or count > 0
+        if count and not self.masked:
+            self.masked = True
+            self._became_masked()
 
     def unmask(self, start: int, count: int) -> None:
         """Signal again if the level is still up."""
@@ -160,6 +194,11 @@ class Line(Interrupts):
         if self.level and not self.held and not self.masked and self.assigned:
             self.masked = True
             self.signal(0)
+            self._became_masked()
+
+    def _became_masked(self) -> None:
+        if self._mask_event is not None:
+            signal(self._mask_event)
 
 
 def check_kind(fd: Fd) -> None:

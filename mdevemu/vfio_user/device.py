@@ -1,12 +1,12 @@
 """What a session needs of the function behind it, and how that is told to a client."""
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from mdevemu.errors import RequestError
-from mdevemu.fds import Fd
+from mdevemu.fds import Fd, close_all
 from mdevemu.layout import pack, sizeof
 from mdevemu.vfio_user import wire
 from mdevemu.vfio_user.wire import Irq, IrqFlags, RegionFlags
@@ -52,11 +52,92 @@ class Region:
     areas: Sequence[tuple[int, int]] = ()
 
 
+class DoorbellShape(Protocol):
+    """Bytes of a region that a client may reach by a descriptor instead of by messages."""
+
+    @property
+    def region(self) -> int:
+        """Which region they are in."""
+
+    @property
+    def offset(self) -> int:
+        """Where they begin, in bytes of the region."""
+
+    @property
+    def size(self) -> int:
+        """How many they are; 1, 2, 4 or 8 with ``data``."""
+
+    @property
+    def data(self) -> int | None:
+        """The one value whose write rings, by an eventfd (ioeventfd).
+
+        None: any read or write of them may come, over a socket (ioregionfd).
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Doorbell:
+    """A doorbell as plain values."""
+
+    region: int
+    offset: int
+    size: int
+    data: int | None = None
+
+
+class Migration(Protocol):
+    """A device's state as a stream.  Spec: VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE.
+
+    Which verb may come when is the session's to see to; what it means is the device's.
+    """
+
+    def stop(self, done: Callable[[RequestError | None], None]) -> None:
+        """Come to rest: no DMA, no interrupt, no register that changes by itself.
+
+        ``done`` is called once, now or later: with None at rest, with what kept the
+        device from it if it still runs.
+        """
+
+    def run(self) -> None:
+        """Go on from where it stands."""
+
+    def save(self, *, live: bool) -> None:
+        """A stream begins, or goes on with what changed since.
+
+        ``live``: the device runs meanwhile (PRE_COPY); else it is stopped (STOP_COPY), and
+        what comes is the rest of a live stream, or all of it.
+        """
+
+    def read(self, size: int) -> bytes:
+        """The next bytes of the stream, ``size`` at most; fewer are all there is now."""
+
+    def end(self) -> None:
+        """The stream that ``save`` began is over, whether all of it was read or not."""
+
+    def load(self) -> None:
+        """A stream comes in (RESUMING); the device is stopped."""
+
+    def write(self, data: bytes) -> None:
+        """The next bytes of the stream.
+
+        Raises:
+            RequestError: EINVAL; they cannot be a device's state, as a hostile client's are not.
+        """
+
+    def finish(self) -> None:
+        """The stream is whole: be what it says, stopped.
+
+        Raises:
+            RequestError: EINVAL; it is not whole or not ours, and the device is as reset.
+        """
+
+
 class Function(Protocol):
     """The PCI function behind a session.
 
     A session checks indexes, bounds and counts before it calls.  Each method
-    may refuse with a RequestError, which becomes the error reply.
+    may refuse with a RequestError, which becomes the error reply.  Who derives
+    from this class need not write what a simple device does not have.
     """
 
     @property
@@ -67,6 +148,16 @@ class Function(Protocol):
     def interrupts(self) -> Sequence[int]:
         """How many vectors each of the five VFIO interrupt indexes has."""
 
+    @property
+    def doorbells(self) -> Sequence[DoorbellShape]:
+        """What can be rung by a descriptor; the same for as long as a session lives."""
+        return ()
+
+    @property
+    def migration(self) -> Migration | None:
+        """Its state as a stream; None if it cannot be moved."""
+        return None
+
     def read(self, region: int, offset: int, length: int) -> bytes:
         """Exactly ``length`` bytes of a region."""
 
@@ -76,6 +167,13 @@ class Function(Protocol):
     def reset(self) -> None:
         """Function-level reset."""
 
+    def quiesce(self, done: Callable[[], None]) -> None:
+        """Call ``done`` once, now or later, at a moment when no work of the device is under way.
+
+        No piece of work and no DMA message, that is; what comes next may begin right after.
+        """
+        done()
+
     def assign(self, index: int, start: int, eventfds: Sequence[Fd | None]) -> None:
         """From vector ``start`` on, fire these, which are now yours; None de-assigns.
 
@@ -83,8 +181,13 @@ class Function(Protocol):
         must not be able to wait.
         """
 
+    def assign_masks(self, index: int, start: int, eventfds: Sequence[Fd | None]) -> None:
+        """Like ``assign``, for eventfds that fire when a vector becomes masked."""
+        close_all(eventfds)
+        raise RequestError(errno.ENOTSUP, f"no events when interrupts of index {index} are masked")
+
     def disable(self, index: int) -> None:
-        """De-assign every vector of an index."""
+        """De-assign every eventfd of an index."""
 
     def trigger(self, index: int, start: int, count: int) -> None:
         """Fire vectors as if the device had."""

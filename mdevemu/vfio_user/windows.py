@@ -2,6 +2,7 @@
 
 import errno
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from typing import Protocol
 
 from mdevemu.errors import RequestError
@@ -10,12 +11,44 @@ from mdevemu.vfio_user import wire
 from mdevemu.vfio_user.lender import Lender
 
 
+class DirtyLog(Protocol):
+    """Which pages the device wrote to, in its own addresses.  Spec: DMA_LOGGING_*.
+
+    The session has seen to it that it is started before it is stopped or asked, and
+    that page sizes are powers of two of at least 4 KiB.
+    """
+
+    def start(self, page_size: int, ranges: Sequence[tuple[int, int]]) -> int:
+        """Note writes into these (address, bytes), or everywhere if there are none.
+
+        ``page_size`` is what the client would like; returned is what it gets, in bytes.
+
+        Raises:
+            RequestError: it cannot be; nothing is noted.
+        """
+
+    def stop(self) -> None:
+        """Note nothing more, and forget."""
+
+    def report(self, iova: int, length: int, page_size: int) -> bytes:
+        """A bit for each page from ``iova`` on, the first in bit 0, in whole 64-bit words.
+
+        A bit is set if something of its page was written to since it was last
+        reported, be the window still there or not; what is reported is forgotten.
+        """
+
+
 class Windows(Protocol):
     """The address space that a client's windows go to.
 
     The session has seen to it that windows are page-aligned, do not wrap, do
     not overlap and are at most ``wire.MAX_MAPS``.
     """
+
+    @property
+    def dirty(self) -> DirtyLog | None:
+        """Which pages the device wrote to; None if nobody can say."""
+        return None
 
     def attach(self, client: Lender | None) -> None:
         """Whom to ask for the bytes of windows without a file; None: nobody is there."""

@@ -12,7 +12,7 @@ from mdevemu.fds import Fd, close_all
 from mdevemu.loop import Loop
 from mdevemu.trace import Trace
 from mdevemu.units import KIB, MIB
-from mdevemu.vfio_user import Message, Region, Server, Session
+from mdevemu.vfio_user import Function, Message, Region, Server, Session, Windows
 from mdevemu.vfio_user.framing import Framer
 
 QEMU_JSON = (
@@ -75,8 +75,11 @@ def memfd(size=MIB, name="memory"):
     return fd
 
 
-class Device:
+class Device(Function):
     """BAR0 is 4 KiB of plain bytes, BAR2 is memory, BAR4 is memory in part, config is bytes."""
+
+    regions = ()
+    interrupts = (1, 0, 40, 1, 1)
 
     def __init__(self):
         self.memory = memfd()
@@ -87,7 +90,6 @@ class Device:
         self.regions[4] = Region(MIB, True, True, self.memory, 128 * KIB, areas)
         self.regions[6] = Region(4 * KIB, readable=True)
         self.regions[7] = Region(4 * KIB, readable=True, writable=True)
-        self.interrupts = (1, 0, 40, 1, 1)
         self.bytes = {n: bytearray(region.size) for n, region in enumerate(self.regions)}
         self.eventfds = {}
         self.masked = set()
@@ -140,7 +142,7 @@ class Device:
         self.memory.close()
 
 
-class Space:
+class Space(Windows):
     """Windows that can be read and written through."""
 
     def __init__(self):
