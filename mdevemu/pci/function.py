@@ -261,9 +261,9 @@ class Function:
         """Start anew, as after power-on; interrupts stay assigned."""
         self._reset("message")
 
-    def quiesce(self, done: Callable[[], None]) -> None:
+    def quiesce(self, done: Callable[[RequestError | None], None]) -> None:
         """Call ``done`` when no work is under way: between two calls none ever is."""
-        done()
+        done(None)
 
     def _reset(self, cause: str) -> None:
         self._trace.emit("function.reset", function=self._name, cause=cause)

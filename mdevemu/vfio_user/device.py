@@ -167,12 +167,14 @@ class Function(Protocol):
     def reset(self) -> None:
         """Function-level reset."""
 
-    def quiesce(self, done: Callable[[], None]) -> None:
-        """Call ``done`` once, now or later, at a moment when no work of the device is under way.
+    def quiesce(self, done: Callable[[RequestError | None], None]) -> None:
+        """Call ``done`` once, now or later, at a moment when no piece of work is under way.
 
-        No piece of work and no DMA message, that is; what comes next may begin right after.
+        With None; or with what keeps the device from it, and then nothing is done.  What
+        comes next may begin right after.  Nobody waits here for the answer to a DMA
+        message, for a client may wait for us in turn: the session takes those back itself.
         """
-        done()
+        done(None)
 
     def assign(self, index: int, start: int, eventfds: Sequence[Fd | None]) -> None:
         """From vector ``start`` on, fire these, which are now yours; None de-assigns.
@@ -193,7 +195,7 @@ class Function(Protocol):
         """Fire vectors as if the device had."""
 
     def mask(self, index: int, start: int, count: int) -> None:
-        """Hold vectors back."""
+        """Hold vectors back, if those of this index can be."""
 
     def unmask(self, index: int, start: int, count: int) -> None:
         """Let vectors through again."""
