@@ -45,9 +45,8 @@ class Emulator:
         self.faults = Faults(self.parent)
         self.coverage = Coverage(self.parent, on=spec.coverage)
         _make_private(runtime)
-        self._loop = Loop(clock)
+        self._loop = Loop(clock, self.parent.scheduler.alarms)
         self._loop.work(self._work)
-        self._loop.alarms(self.parent.scheduler.ring_due)
         self.control = Control(runtime / CONTROL_SOCKET, self._loop, self._commands())
         self.trace.listen(self._heard)
 

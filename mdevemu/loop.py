@@ -8,6 +8,8 @@ import select
 import time
 from collections.abc import Callable
 
+from mdevemu.alarms import Alarm, Alarms
+
 BURST_NS = 400_000
 """How long engines work between two looks at the sockets, in nanoseconds."""
 
@@ -28,8 +30,10 @@ Watch = tuple[Callable[[], None] | None, Callable[[], None] | None]
 class Loop:
     """Watches descriptors and runs a worker while it has work."""
 
-    def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
-        """``clock`` returns nanoseconds."""
+    def __init__(
+        self, clock: Callable[[], int] = time.monotonic_ns, alarms: Alarms | None = None
+    ) -> None:
+        """``clock`` returns nanoseconds; ``alarms`` ring in its turns, its own if not given."""
         self._clock = clock
         # Not ``selectors``, which costs each message as much as the rest of the loop.
         self._epoll = select.epoll()
@@ -37,7 +41,7 @@ class Loop:
         # What callbacks changed in the turn at hand: events of these are of the past.
         self._changed: set[int] = set()
         self._worker: Callable[[], bool] = lambda: False
-        self._ring_due: Callable[[], int | None] = lambda: None
+        self._alarms = alarms or Alarms(clock)
         self._stopped = False
 
     def watch(
@@ -67,15 +71,17 @@ class Loop:
         """Call ``worker`` between looks at the sockets; it returns False when idle."""
         self._worker = worker
 
-    def alarms(self, ring_due: Callable[[], int | None]) -> None:
-        """Call ``ring_due`` often enough; it tells how many nanoseconds it can wait."""
-        self._ring_due = ring_due
+    def after(self, delay: int, ring: Callable[[], None]) -> Alarm:
+        """Call ``ring`` once ``delay`` nanoseconds have passed."""
+        return self._alarms.after(delay, ring)
 
     def run(self) -> None:
         """Serve until ``stop``, which may have come before this."""
         idle = False
-        while not self._stopped:
-            left = self._ring_due()
+        while True:
+            left = self._alarms.ring_due()
+            if self._stopped:
+                return
             self.turn(0 if not idle else left and min(left, LONGEST_NS) / 1e9)
             idle = not self._burst()
 

@@ -9,13 +9,12 @@ round robin" (1995); here a piece's cost is known only after it ran, so a flow
 goes into debt and is passed over until its turns have paid for it.
 """
 
-import heapq
 from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+from mdevemu.alarms import Alarm, Alarms
 from mdevemu.errors import GuestFault
 from mdevemu.units import KIB
 
@@ -148,7 +147,7 @@ class Flow:
         """A new lane of this flow."""
         return Lane(self, failed)
 
-    def after(self, delay: int, ring: Callable[[], None]) -> "Alarm":
+    def after(self, delay: int, ring: Callable[[], None]) -> Alarm:
         """Call ``ring`` once ``delay`` nanoseconds have passed."""
         return self._scheduler.after(delay, ring)
 
@@ -187,32 +186,18 @@ class Flow:
                 self._scheduler.ready(self)
 
 
-@dataclass(order=True, slots=True)
-class Alarm:
-    """Something to be done at a time, unless it is cancelled.
+class Scheduler:
+    """Gives each flow with work its turns.
 
     Attributes:
-        due: nanoseconds on the scheduler's clock.
+        alarms: what is to be done at a time.
     """
-
-    due: int
-    number: int
-    ring: Callable[[], None] | None = field(compare=False)
-
-    def cancel(self) -> None:
-        """Do not do it."""
-        self.ring = None
-
-
-class Scheduler:
-    """Gives each flow with work its turns."""
 
     def __init__(self, clock: Callable[[], int]) -> None:
         """``clock`` returns nanoseconds."""
         self.clock = clock
         self._flows: deque[Flow] = deque()
-        self._alarms: list[Alarm] = []
-        self._set = 0
+        self.alarms = Alarms(clock)
 
     def flow(self, weight: int) -> Flow:
         """A new flow; ``weight`` is at least 1."""
@@ -237,22 +222,11 @@ class Scheduler:
 
     def after(self, delay: int, ring: Callable[[], None]) -> Alarm:
         """Call ``ring`` once ``delay`` nanoseconds have passed."""
-        self._set += 1
-        alarm = Alarm(self.clock() + delay, self._set, ring)
-        heapq.heappush(self._alarms, alarm)
-        return alarm
+        return self.alarms.after(delay, ring)
 
     def ring_due(self) -> int | None:
         """Do what is due; the nanoseconds until the next alarm, None if there is none."""
-        while self._alarms:
-            alarm = self._alarms[0]
-            left = alarm.due - self.clock()
-            if alarm.ring is not None and left > 0:
-                return left
-            heapq.heappop(self._alarms)
-            if alarm.ring is not None:
-                alarm.ring()
-        return None
+        return self.alarms.ring_due()
 
     def step(self) -> bool:
         """Do one piece of whoever's turn it is; False when there is no work."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from mdevemu.accel.scheduler import Alarm
+from mdevemu.alarms import Alarm
 from mdevemu.errors import ConfigError
 from mdevemu.faults.injection import MICROSECOND, WHEN, Injection, Kind
 from mdevemu.faults.seam import Seam, Told

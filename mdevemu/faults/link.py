@@ -4,7 +4,7 @@ Spec: PCI Express Base 5.0 §2.9.1 (a link that is down resets what is below it)
 a function may do while it is being reset)
 """
 
-from mdevemu.accel.scheduler import Alarm
+from mdevemu.alarms import Alarm
 from mdevemu.errors import ConfigError
 from mdevemu.faults.injection import WHEN, Injection, Kind
 from mdevemu.faults.seam import Seam, Told

@@ -206,10 +206,21 @@ def test_closed_loop_has_given_its_descriptor_back():
 
 def test_alarm_in_a_century_is_waited_for(loop, pair):
     ours, theirs = pair
-    loop.alarms(lambda: 1 << 62)
+    loop.after(1 << 62, loop.stop)
     loop.watch(ours.fileno(), loop.stop)
     later = threading.Timer(0.05, lambda: theirs.send(b"x"))
     later.start()
     loop.run()
     later.join()
     assert ours.recv(1) == b"x"
+
+
+def test_an_alarm_rings_when_its_time_has_come_and_not_once_it_is_cancelled():
+    loop, rung = Loop(), []
+    loop.after(3_000_000, lambda: rung.append("second"))
+    loop.after(1_000_000, lambda: rung.append("first"))
+    loop.after(2_000_000, lambda: rung.append("cancelled")).cancel()
+    loop.after(4_000_000, loop.stop)
+    loop.run()
+    loop.close()
+    assert rung == ["first", "second"]

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from mdevemu.accel import Reach, Work
 from mdevemu.accel.operations import Operation as EngineOperation
 from mdevemu.accel.operations.command import chunks
-from mdevemu.accel.scheduler import PIECE, Alarm
+from mdevemu.accel.scheduler import PIECE
+from mdevemu.alarms import Alarm
 from mdevemu.errors import CommandFault, DmaFault
 from mdevemu.layout import members_of, sizeof, unpack
 from mdevemu.personalities.ioat.layout import (
