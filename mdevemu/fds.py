@@ -54,6 +54,27 @@ def close_all(fds: Iterable[Fd | None]) -> None:
             fd.close()
 
 
+def is_eventfd(fd: Fd) -> bool:
+    """Whether a descriptor is an eventfd, as far as this machine can tell; True if it cannot."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd.fileno()}") == "anon_inode:[eventfd]"
+    except OSError:
+        return True
+
+
+def drain_eventfd(fd: Fd) -> int:
+    """Take an eventfd's count, 0 if there is none, without ever waiting.
+
+    Another process may hold it too, take the count first, and make its reads wait.
+    """
+    count = bytearray(8)
+    try:
+        os.preadv(fd.fileno(), [count], -1, os.RWF_NOWAIT)
+    except OSError:
+        return 0
+    return int.from_bytes(count, "little")
+
+
 MAX_SOCKET_PATH = 107
 """Most bytes of a Unix socket's path.  Spec: unix(7), sun_path."""
 

@@ -12,7 +12,7 @@ import select
 from collections.abc import Sequence
 
 from mdevemu.errors import RequestError
-from mdevemu.fds import Fd, close_all
+from mdevemu.fds import Fd, close_all, is_eventfd
 
 ONE = (1).to_bytes(8, "little")
 
@@ -64,8 +64,8 @@ class Interrupts:
         try:
             self.check(start, len(eventfds))
             for fd in eventfds:
-                if fd is not None:
-                    check_kind(fd)
+                if fd is not None and not is_eventfd(fd):
+                    raise RequestError(errno.EINVAL, "interrupts need eventfds")
         except RequestError:
             close_all(eventfds)
             raise
@@ -199,20 +199,6 @@ class Line(Interrupts):
     def _became_masked(self) -> None:
         if self._mask_event is not None:
             signal(self._mask_event)
-
-
-def check_kind(fd: Fd) -> None:
-    """See that a descriptor is an eventfd, as far as this machine can tell.
-
-    Raises:
-        RequestError: it is something else.
-    """
-    try:
-        kind = os.readlink(f"/proc/self/fd/{fd.fileno()}")
-    except OSError:
-        return
-    if kind != "anon_inode:[eventfd]":
-        raise RequestError(errno.EINVAL, f"interrupts need an eventfd, not {kind}")
 
 
 def signal(fd: Fd) -> None:

@@ -2,15 +2,20 @@
 
 import select
 from collections.abc import Callable
-from typing import Protocol
+from contextlib import closing
 
 from mdevemu.errors import ProtocolError
 from mdevemu.fds import Fd
 from mdevemu.trace import Trace
 from mdevemu.units import KIB
+from mdevemu.vfio_user.carrier import Alarm
+from mdevemu.vfio_user.held import Held
 from mdevemu.vfio_user.messages import Message
 from mdevemu.vfio_user.session import Session, State
 from mdevemu.vfio_user.transport import Transport
+from mdevemu.vfio_user.twin import Twin
+from mdevemu.vfio_user.watcher import Watcher
+from mdevemu.vfio_user.wire import COMMAND, TYPE_MASK
 
 TURN = 8
 """Messages answered in one wake-up before it is others' turn; a KiB of payload counts as one."""
@@ -19,27 +24,15 @@ BACKLOG = 256 * KIB
 """Reply bytes that may wait for a client to read them; more, and it is not listened to."""
 
 
-class Watcher(Protocol):
-    """The loop, as far as a server needs it."""
-
-    def watch(
-        self,
-        fileno: int,
-        readable: Callable[[], None] | None,
-        writable: Callable[[], None] | None = None,
-    ) -> None:
-        """Call back when a descriptor is ready; replaces what was asked for it before."""
-
-    def forget(self, fileno: int) -> None:
-        """Watch this descriptor no more."""
-
-
 class Connection:
     """Carries messages between a non-blocking socket and a session.
 
     It reads once nothing is left to answer, and answers unless too many replies
     wait for the client.  Messages that one turn leaves over get the next one by
-    way of ``again``, a descriptor that is always ready to be read.
+    way of ``again``, a descriptor that is always ready to be read.  While the
+    session waits for its device, requests are held and answers of the client pass.
+
+    It is the session's ``Carrier``.
     """
 
     def __init__(
@@ -64,7 +57,9 @@ class Connection:
         self._interest = (False, False)
         self._unfinished = False
         self._drained = True
-        session.send = self._ask
+        self._held = Held()
+        self._twin: Twin | None = None
+        session.carrier = self
         trace.emit("session.open", session=name)
         self._watch(drained=True)
 
@@ -85,6 +80,9 @@ class Connection:
             self._loop.forget(self._again.fileno())
         self._transport.close()
         self._session.close()
+        self._held.close()
+        if self._twin:
+            self._twin.close()
         self._trace.emit("session.close", session=self._name, reason=reason)
         self._closed()
 
@@ -123,6 +121,12 @@ class Connection:
 
     def _answer(self) -> None:
         """Answer messages that have arrived, one turn's worth at most."""
+        if self._session.state is State.WAITING:
+            self._hold()
+            return
+        if self._held:
+            self._catch_up()
+            return
         transport, left = self._transport, TURN
         while left > 0 and transport.queued <= BACKLOG:
             try:
@@ -138,8 +142,17 @@ class Connection:
                 return
         self._watch(drained=False)
 
+    def _catch_up(self) -> None:
+        """Answer messages that were held, one turn's worth at most."""
+        left = TURN
+        while left > 0 and self._transport.queued <= BACKLOG and (message := self._held.next()):
+            left -= 1 + (len(message.payload) >> 10)
+            if not self._one(message):
+                return
+        self._watch(drained=False)
+
     def _one(self, message: Message) -> bool:
-        """Answer one message; False if that ended the connection."""
+        """Answer one message; False if no other can be answered now."""
         try:
             data, fds = self._session.answer(message)
         except ProtocolError as wrong:
@@ -151,38 +164,102 @@ class Connection:
         if not self._open:  # the function behind the session may have gone away
             return False
         if data:
+            # As ``_reply``, without a call: this is the way of every message.
             try:
                 self._transport.send(data, [fd.fileno() for fd in fds] if fds else ())
             except OSError as broken:
                 self.close(f"write: {broken.strerror}")
                 return False
-        if self._session.state is State.OVER:
+            if fds and self._twin:
+                self._twin.passed()
+        state = self._session.state
+        if state is State.READY:
+            return True
+        if state is State.WAITING:
+            self._hold()
+        else:
             self.close("refused")
-            return False
-        return True
+        return False
 
-    def _ask(self, data: bytes) -> None:
-        """Send a command of the session's; it may not know yet that the client is gone."""
-        if not self._open:
-            return
+    def _reply(self, data: bytes, fds: tuple[Fd, ...]) -> bool:
+        """Send a reply; False if that ended the connection."""
         try:
-            self._transport.send(data)
+            self._transport.send(data, [fd.fileno() for fd in fds] if fds else ())
         except OSError as broken:
             self.close(f"write: {broken.strerror}")
-        else:
+            return False
+        if fds and self._twin:
+            self._twin.passed()
+        return True
+
+    def _hold(self) -> None:
+        """Keep requests for later, and let answers to commands of ours pass."""
+        session, held, transport = self._session, self._held, self._transport
+        while self._open and session.state is State.WAITING and not held.full:
+            try:
+                message = transport.next()
+                if message is None:
+                    break
+                if message.flags & TYPE_MASK == COMMAND:
+                    held.add(message)
+                    continue
+                with closing(message):
+                    session.answer(message)
+            except ProtocolError as wrong:
+                self._fail(str(wrong))
+                return
+        if self._open:
+            self._watch(drained=session.state is State.WAITING)
+
+    # What the session needs of its carrier.
+
+    def send(self, data: bytes) -> None:
+        """See ``Carrier``; the session may not know yet that the client is gone."""
+        if not self._open:
+            return
+        if self._twin:
+            self._twin.send(data)
+        elif self._reply(data, ()):
             self._watch(drained=self._drained)
+
+    def ready(self) -> None:
+        """See ``Carrier``: send what was due, and let the next turn answer what was held."""
+        data, fds = self._session.collect()
+        if self._open and (not data or self._reply(data, fds)):
+            self._watch(drained=False)
+
+    def after(self, delay: int, ring: Callable[[], None]) -> Alarm:
+        """See ``Carrier``."""
+        return self._loop.after(delay, ring)
+
+    def watch(self, fileno: int, readable: Callable[[], None]) -> None:
+        """See ``Carrier``."""
+        self._loop.watch(fileno, readable)
+
+    def forget(self, fileno: int) -> None:
+        """See ``Carrier``."""
+        self._loop.forget(fileno)
+
+    def twin(self) -> Fd | None:
+        """See ``Carrier``; without descriptors to spare there is none."""
+        try:
+            self._twin = Twin(self._loop, self._session.answered, self._fail)
+        except OSError:
+            return None
+        return self._twin.other
 
     def _watch(self, *, drained: bool) -> None:
         """Tell the loop what we wait for; ``drained`` means that nothing is left to answer."""
         self._drained = drained
         queued = self._transport.queued
-        interest = (drained and queued <= BACKLOG, queued > 0)
+        waiting = self._session.state is State.WAITING
+        interest = (drained and queued <= BACKLOG and not self._held.full, queued > 0)
         if interest != self._interest:
             self._interest = interest
             readable = self._readable if interest[0] else None
             writable = self._writable if interest[1] else None
             self._loop.watch(self._transport.fileno(), readable, writable)
-        unfinished = not drained and queued <= BACKLOG
+        unfinished = not drained and queued <= BACKLOG and not waiting
         if unfinished != self._unfinished:
             self._unfinished = unfinished
             if unfinished:

@@ -83,10 +83,9 @@ class Asked:
         Raises:
             ProtocolError: to nothing that it was asked.
         """
-        command, head, length, done = self._waiting.get(message.id, (0, b"", 0, _nobody))
-        if command != message.command:
+        if message.id not in self._waiting or self._waiting[message.id][0] != message.command:
             raise ProtocolError(f"a reply to nothing: {message.id} to command {message.command}")
-        del self._waiting[message.id]
+        command, head, length, done = self._waiting.pop(message.id)
         if message.flags & wire.ERROR:
             name = errno.errorcode.get(message.error, str(message.error))
             self._refused(command, head, name, done)
@@ -103,6 +102,14 @@ class Asked:
             done(b"")
         else:
             self._refused(command, head, f"answered with {len(payload)} bytes", done)
+
+    def forget(self, iova: int, size: int) -> None:
+        """What is still open about these bytes is refused, and answers to it mean nothing."""
+        for number, (command, head, length, done) in list(self._waiting.items()):
+            at, count = DMA.unpack(head)
+            if at < iova + size and iova < at + count and done is not _nobody:
+                self._waiting[number] = command, head, length, _nobody
+                self._refused(command, head, "unmapped, or reset", done)
 
     def close(self) -> None:
         """The client is gone: nothing is answered any more, and all who wait are told."""

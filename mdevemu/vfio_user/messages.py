@@ -14,7 +14,8 @@ from mdevemu.fds import Fd, close_all
 from mdevemu.layout import Struct, sizeof, unpack
 from mdevemu.units import PAGE
 from mdevemu.vfio_user import wire
-from mdevemu.vfio_user.wire import Irq, MapFlags, SetFlags, UnmapFlags
+from mdevemu.vfio_user.features_wire import BitmapRequest
+from mdevemu.vfio_user.wire import MapFlags, SetFlags, UnmapFlags
 
 S = TypeVar("S", bound=Struct)
 
@@ -107,22 +108,38 @@ def dma_map(message: Message) -> wire.DmaMap:
     return request
 
 
-def dma_unmap(message: Message) -> wire.DmaUnmap:
-    """One window, or all of them.
+def dma_unmap(message: Message) -> tuple[wire.DmaUnmap, BitmapRequest | None]:
+    """One range, or all of them; and which bitmap is wanted, if one is.
 
     Raises:
-        RequestError: EINVAL, or ENOTSUP for dirty pages, which nobody counts.
+        RequestError: EINVAL.
     """
     request = roomy(wire.DmaUnmap, message)
-    if request.flags & UnmapFlags.GET_DIRTY_BITMAP:
-        raise RequestError(errno.ENOTSUP, "DMA_UNMAP with a dirty bitmap")
-    if request.flags not in (0, UnmapFlags.ALL):
+    if request.flags not in (0, UnmapFlags.GET_DIRTY_BITMAP, UnmapFlags.ALL):
         raise RequestError(errno.EINVAL, f"DMA_UNMAP with flags {int(request.flags):#x}")
+    if request.flags & UnmapFlags.ALL:
+        if request.address or request.size:
+            raise RequestError(errno.EINVAL, "DMA_UNMAP of all, and of a range")
+        return request, None
+    _aligned("DMA_UNMAP", request.address, request.size)
     if not request.flags:
-        _aligned("DMA_UNMAP", request.address, request.size)
-    elif request.address or request.size:
-        raise RequestError(errno.EINVAL, "DMA_UNMAP of all, and of a range")
-    return request
+        return request, None
+    if len(message.payload) < sizeof(wire.DmaUnmap) + sizeof(BitmapRequest):
+        given = len(message.payload)
+        raise RequestError(errno.EINVAL, f"DMA_UNMAP with a bitmap in {given} bytes")
+    return request, unpack(BitmapRequest, message.payload, sizeof(wire.DmaUnmap))
+
+
+def check_bitmap(request: wire.DmaUnmap, bitmap: BitmapRequest, size: int) -> None:
+    """Whether the reply to a DMA_UNMAP has room for a bitmap of ``size`` bytes.
+
+    Raises:
+        RequestError: EINVAL; it has not.
+    """
+    needed = sizeof(wire.DmaUnmap) + sizeof(BitmapRequest) + size
+    if bitmap.size < size or request.argsz < needed:
+        given = f"{bitmap.size} bytes, argsz {request.argsz}"
+        raise RequestError(errno.EINVAL, f"DMA_UNMAP with a bitmap of {size} bytes; room: {given}")
 
 
 def _aligned(what: str, address: int, size: int) -> None:
@@ -134,10 +151,11 @@ def set_irqs(message: Message) -> tuple[wire.SetIrqs, bytes | None]:
     """What to do to which interrupts, and the switches (None unless BOOL).
 
     One data kind, one action.  EVENTFD comes with as many descriptors as
-    interrupts, or with none to de-assign; nothing else comes with any.
+    interrupts, or with none to de-assign; nothing else comes with any.  Which
+    interrupts can be masked is for the device to say.
 
     Raises:
-        RequestError: EINVAL, or ENOTSUP for events on masking, which nobody fires.
+        RequestError: EINVAL.
     """
     request = roomy(wire.SetIrqs, message)
     data = request.flags & (SetFlags.NONE | SetFlags.BOOL | SetFlags.EVENTFD)
@@ -147,11 +165,6 @@ def set_irqs(message: Message) -> tuple[wire.SetIrqs, bytes | None]:
         raise RequestError(errno.EINVAL, what)
     if request.index >= wire.IRQS:
         raise RequestError(errno.EINVAL, what)
-    if action != SetFlags.TRIGGER:
-        if data == SetFlags.EVENTFD:
-            raise RequestError(errno.ENOTSUP, what)
-        if request.index != Irq.INTX:
-            raise RequestError(errno.EINVAL, f"{what}: not maskable")
     if not request.count and (data != SetFlags.NONE or action != SetFlags.TRIGGER):
         raise RequestError(errno.EINVAL, f"{what}: no interrupts")
     if message.fds and (data != SetFlags.EVENTFD or len(message.fds) != request.count):

@@ -2,16 +2,24 @@
 
 import contextlib
 import os
+import socket
+import struct
+from collections.abc import Collection
 from pathlib import Path
 
 from mdevemu.errors import ConfigError
 from mdevemu.fds import Fd, listen_privately
 from mdevemu.trace import Trace
-from mdevemu.vfio_user.connection import Connection, Watcher
+from mdevemu.vfio_user.connection import Connection
+from mdevemu.vfio_user.migration import Mover
 from mdevemu.vfio_user.session import Function, Session, Windows
 from mdevemu.vfio_user.transport import Transport
+from mdevemu.vfio_user.watcher import Watcher
 
 __all__ = ["Server", "Watcher"]
+
+_PEER = struct.Struct("=iII")
+"""pid, uid, gid.  Source: unix(7), SO_PEERCRED."""
 
 
 class Server:
@@ -30,10 +38,12 @@ class Server:
         loop: Watcher,
         trace: Trace,
         name: str,
+        users: Collection[int] | None = None,
     ) -> None:
         """Listen on ``path``, which only this user can connect to.
 
-        ``name`` says in the trace which server it is.
+        ``name`` says in the trace which server it is.  ``users`` are the user ids that
+        clients may have, whoever passed them the socket: ours and root's if not given.
 
         Raises:
             ConfigError: nobody can listen there; nothing was changed.
@@ -45,6 +55,9 @@ class Server:
         self._loop = loop
         self._trace = trace
         self._connection: Connection | None = None
+        # It outlives clients: a device that one of them stopped stays so.
+        self._mover = Mover(function.migration) if function.migration else None
+        self._users = frozenset({os.geteuid(), 0}) if users is None else frozenset(users)
         with contextlib.ExitStack() as undo:
             try:
                 # Given up for a moment when descriptors run out, to turn a client away.
@@ -96,8 +109,16 @@ class Server:
             client.close()
             self._trace.emit("session.refused", session=self.name, reason="already connected")
             return
+        pid, uid, _ = _PEER.unpack(
+            client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+        )
+        if uid not in self._users:
+            client.close()
+            reason = "this user may not"
+            self._trace.emit("session.refused", session=self.name, reason=reason, uid=uid, pid=pid)
+            return
         client.setblocking(False)
-        session = Session(self._function, self._windows, self._trace, self.name)
+        session = Session(self._function, self._windows, self._trace, self.name, self._mover)
         self._connection = Connection(
             Transport(client),
             session,

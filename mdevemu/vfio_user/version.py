@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from mdevemu.errors import RequestError
+from mdevemu.units import PAGE
 from mdevemu.vfio_user import wire
 
 LARGEST = 4096
@@ -25,6 +26,8 @@ class Capabilities:
         max_dma_maps: most DMA windows at a time.
         pgsizes: page sizes of DMA windows in bytes, or'ed together.
         write_multiple: it knows REGION_WRITE_MULTI.
+        migration: page size of its dirty bitmaps in bytes; 0, it moves no devices.
+        twin_socket: commands of the server can go over a socket of their own.
 
     Spec: VFIO_USER_VERSION.
     """
@@ -34,20 +37,32 @@ class Capabilities:
     max_dma_maps: int = 65535
     pgsizes: int = 4096
     write_multiple: bool = False
+    migration: int = 0
+    twin_socket: bool = False
 
 
 OURS = Capabilities(
-    wire.MAX_FDS, wire.MAX_TRANSFER, wire.MAX_MAPS, wire.PAGE_SIZES, write_multiple=True
+    wire.MAX_FDS,
+    wire.MAX_TRANSFER,
+    wire.MAX_MAPS,
+    wire.PAGE_SIZES,
+    write_multiple=True,
+    migration=PAGE,
 )
 
 
-def agree(peer: Capabilities) -> Capabilities:
+def agree(peer: Capabilities, *, movable: bool, twin: bool) -> Capabilities:
     """What we tell a peer: our limits, and of our extras those that it has as well.
 
     QEMU 10.1 and 10.2 send everything through a queue once they hear of
     write_multiple, which costs them a thread switch and nothing else.
     """
-    return replace(OURS, write_multiple=OURS.write_multiple and peer.write_multiple)
+    return replace(
+        OURS,
+        write_multiple=peer.write_multiple,
+        migration=OURS.migration if peer.migration and movable else 0,
+        twin_socket=twin,
+    )
 
 
 # QEMU and libvfio-user stay within these; outside them is a peer that we misunderstand.
@@ -58,16 +73,24 @@ _RANGES = {
     "pgsizes": range(1, 1 << 64),
 }
 
+_BITMAP_PAGES = range(PAGE, 1 << 32, PAGE)
 
-def encode_version(minor: int, capabilities: Capabilities) -> bytes:
-    """Payload of a VERSION message.
 
-    Ours is 127 bytes, which matters: QEMU takes 198 and no more.
-    What is false is left out, so that nobody is told of a capability unasked.
+def encode_version(minor: int, capabilities: Capabilities, *, fd_index: int | None = None) -> bytes:
+    """Payload of a VERSION message; ``fd_index`` says in a reply which descriptor the twin is.
+
+    Ours is 155 bytes, which matters: QEMU takes 198 and no more.  (One that offered
+    twin_socket would take as much more.)  What is false is left out, so that nobody is
+    told of a capability unasked.
     """
     told = {name: getattr(capabilities, name) for name in _RANGES}
     if capabilities.write_multiple:
         told["write_multiple"] = True
+    if capabilities.migration:
+        told["migration"] = {"pgsize": capabilities.migration}
+    if capabilities.twin_socket:
+        index = {} if fd_index is None else {"fd_index": fd_index}
+        told["twin_socket"] = {"supported": True, **index}
     text = json.dumps({"capabilities": told}, separators=(",", ":"))
     return wire.VERSION.pack(wire.MAJOR, minor) + text.encode() + b"\0"
 
@@ -107,19 +130,34 @@ def _capabilities(text: bytes) -> Capabilities:
     except ValueError as wrong:
         raise RequestError(errno.EINVAL, f"VERSION with bad JSON: {wrong}") from None
     offered = _object(_object(data, "version data").get("capabilities", {}), "capabilities")
-    for name in ("migration", "twin_socket"):  # never agreed to, but never nonsense either
-        _object(offered.get(name, {}), name)
-    told: dict[str, Any] = {}
-    for name, accepted in _RANGES.items():
-        if name in offered:
-            value = offered[name]
-            if type(value) is not int or value not in accepted:
-                raise RequestError(errno.EINVAL, f"VERSION with {name} {value!r:.40}")
-            told[name] = value
-    multiple = offered.get("write_multiple", False)
-    if type(multiple) is not bool:
-        raise RequestError(errno.EINVAL, f"VERSION with write_multiple {multiple!r:.40}")
-    return Capabilities(**told, write_multiple=multiple)
+    told: dict[str, Any] = {
+        name: _number(name, offered[name], accepted)
+        for name, accepted in _RANGES.items()
+        if name in offered
+    }
+    told["write_multiple"] = _switch("write_multiple", offered)
+    if "migration" in offered:
+        migration = _object(offered["migration"], "migration")
+        told["migration"] = _number("pgsize", migration.get("pgsize", PAGE), _BITMAP_PAGES)
+        _number("max_bitmap_size", migration.get("max_bitmap_size", 1), _RANGES["pgsizes"])
+    twin = _object(offered.get("twin_socket", {}), "twin_socket")
+    told["twin_socket"] = _switch("supported", twin)
+    if "fd_index" in twin:
+        _number("fd_index", twin["fd_index"], range(wire.MAX_FDS))
+    return Capabilities(**told)
+
+
+def _number(name: str, value: object, accepted: range) -> int:
+    if type(value) is not int or value not in accepted:
+        raise RequestError(errno.EINVAL, f"VERSION with {name} {value!r:.40}")
+    return value
+
+
+def _switch(name: str, given: dict[str, Any]) -> bool:
+    value = given.get(name, False)
+    if type(value) is not bool:
+        raise RequestError(errno.EINVAL, f"VERSION with {name} {value!r:.40}")
+    return value
 
 
 def _object(value: object, what: str) -> dict[str, Any]:

@@ -100,8 +100,8 @@ class Lent:
         self._starts.insert(bisect_right(self._starts, iova), iova)
         self._sizes[iova] = size
 
-    def remove(self, iova: int, size: int) -> list[tuple[int, int]]:
-        """Forget the windows of a range, and tell which: (address, bytes), in order.
+    def find(self, iova: int, size: int) -> list[tuple[int, int]]:
+        """The windows of a range: (address, bytes), in order.
 
         A range that holds several windows takes them all, as VFIO's does: a VMM with a
         virtual IOMMU drops a whole domain in a few large ranges.
@@ -110,18 +110,24 @@ class Lent:
             RequestError: ENOENT, no window is there; EINVAL, it would cut one in two.
         """
         first, last = bisect_left(self._starts, iova), bisect_left(self._starts, iova + size)
-        gone = [(start, self._sizes[start]) for start in self._starts[first:last]]
+        found = [(start, self._sizes[start]) for start in self._starts[first:last]]
         before = self._starts[first - 1] if first else None
         if before is not None and before + self._sizes[before] > iova:
             raise RequestError(errno.EINVAL, f"DMA_UNMAP cuts the window at {before:#x}")
-        if not gone:
+        if not found:
             raise RequestError(errno.ENOENT, f"DMA_UNMAP of {iova:#x}+{size:#x}, never mapped")
-        if sum(gone[-1]) > iova + size:
-            raise RequestError(errno.EINVAL, f"DMA_UNMAP cuts the window at {gone[-1][0]:#x}")
-        del self._starts[first:last]
-        for start, _ in gone:
+        if sum(found[-1]) > iova + size:
+            raise RequestError(errno.EINVAL, f"DMA_UNMAP cuts the window at {found[-1][0]:#x}")
+        return found
+
+    def remove(self, iova: int, size: int) -> list[tuple[int, int]]:
+        """Forget the windows of a range, and tell which; raises like ``find``."""
+        found = self.find(iova, size)
+        first = bisect_left(self._starts, iova)
+        del self._starts[first : first + len(found)]
+        for start, _ in found:
             del self._sizes[start]
-        return gone
+        return found
 
     def clear(self) -> None:
         """Forget every window."""

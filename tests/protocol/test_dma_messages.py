@@ -173,14 +173,15 @@ def test_messages_are_as_large_as_the_client_takes(told, largest):
 
 def test_session_without_a_way_to_send_offers_nobody():
     desk = Desk()
+    desk.session.carrier = None
     desk.tell(hello())
     assert desk.space.client is None
     desk.close()
 
 
 def test_session_offers_its_client_once_agreed_and_takes_it_back():
-    desk, sent, answers = Desk(), [], []
-    desk.session.send = sent.append
+    desk, answers = Desk(), []
+    sent = desk.courier.sent
     assert desk.space.client is None
     desk.tell(hello())
     client = desk.space.client
@@ -198,7 +199,6 @@ def test_session_offers_its_client_once_agreed_and_takes_it_back():
 
 def test_reply_before_anything_was_asked_ends_the_session():
     desk = Desk()
-    desk.session.send = lambda data: None
     desk.tell(hello())
     with pytest.raises(ProtocolError, match="a reply to nothing"):
         desk.tell(frame(0, DMA_READ, flags=OK))

@@ -77,7 +77,7 @@ def test_second_version_is_refused_and_the_session_goes_on(desk):
     assert desk.ask(READ, access(0, 0, 4))[0] == OK
 
 
-@pytest.mark.parametrize("command", [6, 16, 17, 18, 0, 14, 19, 0xFFFF])
+@pytest.mark.parametrize("command", [17, 18, 0, 14, 19, 0xFFFF])
 def test_what_is_not_offered_or_unknown_is_refused_as_unsupported(desk, command):
     assert desk.ask(command, bytes(64)) == refused(errno.ENOTSUP)
 
@@ -346,8 +346,9 @@ def test_window_that_the_address_space_refuses_is_not_remembered(desk):
         (dma_unmap(4 * PAGE, 0), errno.EINVAL),
         (dma_unmap(4 * PAGE, 2 * PAGE, flags=2), errno.EINVAL),
         (dma_unmap(0, PAGE, flags=2), errno.EINVAL),
-        (dma_unmap(4 * PAGE, 2 * PAGE, flags=1), errno.ENOTSUP),
-        (dma_unmap(0, 0, flags=3), errno.ENOTSUP),
+        (dma_unmap(4 * PAGE, 2 * PAGE, flags=1), errno.EINVAL),
+        (dma_unmap(4 * PAGE, 2 * PAGE, flags=1) + struct.pack("<QQ", PAGE, 8), errno.ENOTSUP),
+        (dma_unmap(0, 0, flags=3), errno.EINVAL),
         (dma_unmap(4 * PAGE, 2 * PAGE, flags=4), errno.EINVAL),
         (dma_unmap(4 * PAGE, 2 * PAGE, argsz=23), errno.EINVAL),
     ],
@@ -483,8 +484,6 @@ def test_eventfds_come_in_chunks_and_can_be_taken_away(desk):
         (irqs(NONE | TRIGGER, 2, 1, 2**32 - 1), 0, errno.EINVAL),
         (irqs(NONE | TRIGGER, 2, 2**32 - 1, 2**32 - 1), 0, errno.EINVAL),
         (irqs(NONE | TRIGGER, 1, 0, 1), 0, errno.EINVAL),
-        (irqs(NONE | MASK, 2, 0, 1), 0, errno.EINVAL),
-        (irqs(NONE | UNMASK, 3, 0, 1), 0, errno.EINVAL),
         (irqs(NONE | MASK, 0), 0, errno.EINVAL),
         (irqs(BOOL | TRIGGER, 2), 0, errno.EINVAL),
         (irqs(EVENTFD | TRIGGER, 2), 0, errno.EINVAL),
@@ -498,7 +497,7 @@ def test_eventfds_come_in_chunks_and_can_be_taken_away(desk):
         (irqs(EVENTFD | TRIGGER, 2, 0, 1), 2, errno.EINVAL),
         (irqs(EVENTFD | TRIGGER, 2, 39, 2), 2, errno.EINVAL),
         (irqs(EVENTFD | TRIGGER, 3, 0, 2), 2, errno.EINVAL),
-        (irqs(EVENTFD | UNMASK, 0, 0, 1), 1, errno.ENOTSUP),
+        (irqs(EVENTFD | UNMASK, 2, 0, 1), 1, errno.EINVAL),
         (irqs(EVENTFD | MASK, 0, 0, 1), 1, errno.ENOTSUP),
         (irqs(NONE | TRIGGER, 2, 0, 1, argsz=19), 0, errno.EINVAL),
     ],

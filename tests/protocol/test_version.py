@@ -67,7 +67,7 @@ def test_qemus_offer_is_understood():
     assert decode_version(offer(QEMU_JSON)) == (
         0,
         0,
-        Capabilities(16, 1 << 20, 65535, 4096, write_multiple=True),
+        Capabilities(16, 1 << 20, 65535, 4096, write_multiple=True, migration=4096),
     )
 
 

@@ -1,12 +1,14 @@
 """A simple real device and address space behind a session, and a server of them on a real loop."""
 
 import os
+import select
 import socket
 import struct
 import threading
 import time
 from contextlib import contextmanager
 
+from mdevemu.alarms import Alarm
 from mdevemu.errors import RequestError
 from mdevemu.fds import Fd, close_all
 from mdevemu.loop import Loop
@@ -175,6 +177,51 @@ class Space(Windows):
         raise LookupError(hex(iova))
 
 
+class Courier:
+    """Carries for a session and does nothing by itself: the test reads, rings and fires."""
+
+    def __init__(self, session):
+        self.session = session
+        self.sent = []
+        self.late = []
+        self.alarms = []
+        self.watched = {}
+        self.pair = None
+
+    def send(self, data):
+        self.sent.append(data)
+
+    def ready(self):
+        self.late.append(self.session.collect())
+
+    def after(self, delay, ring):
+        alarm = Alarm(delay, 0, ring)
+        self.alarms.append(alarm)
+        return alarm
+
+    def ring(self):
+        """Let all the time pass."""
+        for alarm in self.alarms:
+            if alarm.ring:
+                alarm.ring()
+
+    def watch(self, fileno, readable):
+        self.watched[fileno] = readable
+
+    def forget(self, fileno):
+        self.watched.pop(fileno, None)
+
+    def fire(self):
+        """Call back for everything that can be read now."""
+        ready, _, _ = select.select(list(self.watched), [], [], 0)
+        for fileno in ready:
+            self.watched[fileno]()
+        return len(ready)
+
+    def twin(self):
+        return self.pair
+
+
 class Desk:
     """A session without a socket: bytes in, bytes out."""
 
@@ -183,6 +230,7 @@ class Desk:
         self.space = space or Space()
         self.trace = Trace(time.monotonic_ns)
         self.session = Session(self.device, self.space, self.trace, "desk")
+        self.courier = self.session.carrier = Courier(self.session)
         self.framer = Framer()
 
     def tell(self, data, fds=()):
@@ -235,15 +283,18 @@ class Host:
         self._wake = Fd(os.eventfd(0))
         self._done = False
         self.loop.watch(self._wake.fileno(), self._stop)
+        # Wakes the loop, so that it looks at alarms that another thread set.
+        self.nudge = Fd(os.eventfd(0))
+        self.loop.watch(self.nudge.fileno(), lambda: os.eventfd_read(self.nudge.fileno()))
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     def _run(self):
-        while not self._done:
-            self.loop.turn(None)
+        self.loop.run()
 
     def _stop(self):
         self._done = True
+        self.loop.stop()
 
     def halt(self):
         """Stop the loop; what arrives from now on waits."""
@@ -256,6 +307,7 @@ class Host:
         self.server.close()
         self.loop.close()
         self._wake.close()
+        self.nudge.close()
         self.device.close()
 
     def names(self):

@@ -1,0 +1,24 @@
+"""The loop, as far as a server needs it."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from mdevemu.vfio_user.carrier import Alarm
+
+
+class Watcher(Protocol):
+    """Calls back when descriptors are ready, and when time has passed."""
+
+    def watch(
+        self,
+        fileno: int,
+        readable: Callable[[], None] | None,
+        writable: Callable[[], None] | None = None,
+    ) -> None:
+        """Call back when a descriptor is ready; replaces what was asked for it before."""
+
+    def forget(self, fileno: int) -> None:
+        """Watch this descriptor no more."""
+
+    def after(self, delay: int, ring: Callable[[], None]) -> Alarm:
+        """Call ``ring`` once ``delay`` nanoseconds have passed."""
