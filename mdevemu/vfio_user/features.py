@@ -24,7 +24,8 @@ from mdevemu.vfio_user.messages import Message
 from mdevemu.vfio_user.migration import Mover
 from mdevemu.vfio_user.pending import Pending, Reply
 
-GET, SET, PROBE = Operation.GET, Operation.SET, Operation.PROBE
+# Plain ints: what is left of a flag enum's complement is only what it knows.
+GET, SET, PROBE = int(Operation.GET), int(Operation.SET), int(Operation.PROBE)
 
 METHODS = {
     Feature.MIGRATION: GET,
@@ -85,11 +86,11 @@ class Features:
             pending.reply = payload[: FEATURE.size] + self._set[feature](data)
             pending.settle()
 
-    def _check(self, flags: int, room: int) -> tuple[Feature, Operation]:
+    def _check(self, flags: int, room: int) -> tuple[Feature, int]:
         """Which feature, and what to do about it."""
-        number, wanted = flags & FEATURE_MASK, Operation(flags & ~FEATURE_MASK)
+        number, wanted = flags & FEATURE_MASK, flags & ~FEATURE_MASK
         what = f"DEVICE_FEATURE {number} with flags {flags:#x}"
-        if wanted & ~(GET | SET | PROBE) or wanted in (Operation(0), GET | SET):
+        if wanted & ~(GET | SET | PROBE) or wanted in (0, GET | SET):
             raise RequestError(errno.EINVAL, what)
         if room < FEATURE.size:
             raise RequestError(errno.EINVAL, f"{what} and argsz {room}")
