@@ -33,6 +33,11 @@ class Fd:
         if number >= 0:
             os.close(number)
 
+    def release(self) -> int:
+        """Hand the descriptor over; it is not ours to close any more."""
+        number, self._number = self.fileno(), -1
+        return number
+
     def duplicate(self) -> "Fd":
         """Another descriptor for the same open file."""
         return Fd(os.dup(self.fileno()))

@@ -58,19 +58,43 @@ class Caller:
 
     def __init__(self, sock: socket.socket, timeout: float) -> None:
         """Own ``sock``; each request may take ``timeout`` seconds."""
-        # Time limits in the kernel cost no extra system call per reply.
-        sock.setblocking(True)
-        limit = struct.pack("@ll", int(timeout), max(1, int(timeout % 1 * 1_000_000)))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         self._timeout = timeout
+        self._limit(sock)
         self._transport = Transport(sock)
+        self._twin: Transport | None = None
         self._id = 0
         self.kept = Kept()
 
     def close(self) -> None:
         """Hang up; again does nothing."""
         self._transport.close()
+        if self._twin:
+            self._twin.close()
+
+    def adopt(self, fds: list[Fd], index: object) -> None:
+        """Let one of these descriptors be the twin socket, on which the server asks.
+
+        Raises:
+            ProtocolError: there is no such descriptor, or it is no socket.
+        """
+        if type(index) is not int or index >= len(fds):
+            raise self.broken(f"twin socket {index} of {len(fds)} descriptors")
+        with fds[index].duplicate() as end:
+            try:
+                sock = socket.socket(fileno=end.fileno())
+            except OSError as wrong:
+                raise self.broken(f"twin socket: {wrong.strerror}") from None
+            end.release()
+        self._limit(sock)
+        self._twin = Transport(sock)
+
+    def _limit(self, sock: socket.socket) -> None:
+        """Let a socket block for so long and no longer."""
+        # Time limits in the kernel cost no extra system call per reply.
+        limit = struct.pack("@ll", int(self._timeout), max(1, int(self._timeout % 1 * 1_000_000)))
+        sock.setblocking(True)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
     def request(self, command: int, payload: bytes = b"", fds: Sequence[FileLike] = ()) -> bytes:
         """The reply's payload; descriptors that came with it are closed.
@@ -117,13 +141,16 @@ class Caller:
         self._transmit(encode(self._id, command, payload, flags=flags), fds)
         return self._id
 
-    def _transmit(self, data: bytes, fds: Sequence[FileLike] = ()) -> None:
+    def _transmit(
+        self, data: bytes, fds: Sequence[FileLike] = (), end: Transport | None = None
+    ) -> None:
+        end = end or self._transport
         try:
-            self._transport.send(data, [fd if isinstance(fd, int) else fd.fileno() for fd in fds])
+            end.send(data, [fd if isinstance(fd, int) else fd.fileno() for fd in fds])
         except OSError as broken:
             self.close()
             raise ConnectionError(f"server is gone: {broken.strerror}") from broken
-        if self._transport.queued:
+        if end.queued:
             self.close()
             raise TimeoutError("server does not read")
 
@@ -134,14 +161,18 @@ class Caller:
             ProtocolError: what it sends makes no sense.
             ConnectionError: it is gone.
         """
-        poll, answered = select.poll(), 0
-        poll.register(self._transport.fileno(), select.POLLIN)
+        answered = 0
         while True:
             try:
                 message = self._transport.next()
                 if message is None:
-                    if not poll.poll(math.ceil(timeout * 1000)):
+                    ready = self._wait(timeout)
+                    if not ready:
                         return answered
+                    if self._twin and self._twin.fileno() in ready:
+                        answered += self._attend_twin(self._twin)
+                    if self._transport.fileno() not in ready:
+                        continue
                     message = self._receive("a command of its own", time.monotonic() + timeout)
             except ProtocolError:
                 self.close()
@@ -152,9 +183,44 @@ class Caller:
             self._answer(message)
             answered += 1
 
+    def _wait(self, timeout: float) -> list[int]:
+        """Which sockets can be read within ``timeout`` seconds."""
+        poll = select.poll()
+        for end in (self._transport, self._twin):
+            if end is not None:
+                poll.register(end.fileno(), select.POLLIN)
+        return [fileno for fileno, _ in poll.poll(math.ceil(max(0.0, timeout) * 1000))]
+
+    def _attend_twin(self, twin: Transport) -> int:
+        """Answer what came over the twin socket; how much that was."""
+        answered = 0
+        try:
+            if not twin.receive():
+                raise ConnectionResetError("server closed the twin socket")
+            while message := twin.next():
+                if message.flags & wire.TYPE_MASK != wire.COMMAND:
+                    message.close()
+                    raise ProtocolError(f"reply {message.id} on the twin socket")
+                self._answer(message, twin)
+                answered += 1
+        except BlockingIOError:
+            return answered
+        except (OSError, ProtocolError):
+            self.close()
+            raise
+        return answered
+
     def _receive(self, what: str, deadline: float) -> Message:
         try:
             while (message := self._transport.next()) is None:
+                if self._twin:
+                    ready = self._wait(deadline - time.monotonic())
+                    if not ready:
+                        raise BlockingIOError
+                    if self._twin.fileno() in ready:
+                        self._attend_twin(self._twin)
+                    if self._transport.fileno() not in ready:
+                        continue
                 if not self._transport.receive():
                     raise ConnectionResetError("server closed the connection")
                 if time.monotonic() > deadline:
@@ -167,7 +233,7 @@ class Caller:
             raise
         return message
 
-    def _answer(self, message: Message) -> None:
+    def _answer(self, message: Message, end: Transport | None = None) -> None:
         """Do what the server asks for, or tell it that we do not."""
         try:
             reply = encode(message.id, message.command, self.kept.answer(message), flags=wire.REPLY)
@@ -177,7 +243,7 @@ class Caller:
         finally:
             message.close()
         if not message.flags & wire.NO_REPLY:
-            self._transmit(reply)
+            self._transmit(reply, end=end or self._transport)
 
     def broken(self, what: str) -> ProtocolError:
         """Close, since what comes next would not be understood either."""

@@ -12,20 +12,22 @@ Everything waits for its reply, ``timeout`` seconds at most.  A refusal is a
 RequestError and the session goes on; after any other error it is closed.
 """
 
-import math
 import mmap
 import os
-import select
 import socket
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Self, TypeVar
+from dataclasses import replace
+from typing import Self
 
 from mdevemu.errors import ProtocolError, RequestError
-from mdevemu.fds import Fd, close_all
-from mdevemu.layout import Struct, pack, sizeof, unpack
+from mdevemu.fds import close_all
+from mdevemu.layout import pack, sizeof
 from mdevemu.vfio_user import wire
 from mdevemu.vfio_user.caller import Caller, FileLike, connect
+from mdevemu.vfio_user.client_state import DeviceMigration, DirtyPages, Features
+from mdevemu.vfio_user.described import IoSpan, RegionInfo, areas_of, io_spans, reply_struct
+from mdevemu.vfio_user.iofds_wire import RegionIoFds
+from mdevemu.vfio_user.vector import Vector
 from mdevemu.vfio_user.version import OURS, decode_version, encode_version, offered
 from mdevemu.vfio_user.wire import (
     ACCESS,
@@ -39,59 +41,7 @@ from mdevemu.vfio_user.wire import (
     UnmapFlags,
 )
 
-S = TypeVar("S", bound=Struct)
-
-
-@dataclass(frozen=True, slots=True)
-class RegionInfo:
-    """What the server says about a region.
-
-    Attributes:
-        index: its number.
-        size: bytes; 0 if it is not there.
-        flags: what may be done with it.
-        file: what to map instead of asking, or None; owned by the client object.
-        offset: where in that file the region begins, in bytes.
-        areas: the mappable (offset, size) pairs, in bytes of the region.
-    """
-
-    index: int
-    size: int
-    flags: RegionFlags
-    file: Fd | None
-    offset: int
-    areas: Sequence[tuple[int, int]]
-
-
-class Vector:
-    """An interrupt vector that the server fires, counted."""
-
-    def __init__(self) -> None:
-        self._fd = Fd(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
-
-    def fileno(self) -> int:
-        """The eventfd's number, for a selector."""
-        return self._fd.fileno()
-
-    def wait(self, timeout: float | None = None) -> int:
-        """How often it fired since the last look, waiting up to ``timeout`` seconds for a first.
-
-        None waits for ever; 0 seconds only looks.
-        """
-        poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
-        ready = poll.poll(None if timeout is None else math.ceil(timeout * 1000))
-        return os.eventfd_read(self._fd.fileno()) if ready else 0
-
-    def close(self) -> None:
-        """Give the eventfd back; again does nothing."""
-        self._fd.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+__all__ = ["Client", "IoSpan", "RegionInfo", "Vector"]
 
 
 class Client:
@@ -101,14 +51,22 @@ class Client:
         server: what the server said it can do.
         offered: the same in its own words, whatever the keys.
         minor: the protocol's minor version that both speak.
+        features: DEVICE_FEATURE, whatever the feature.
+        migration: the device's state as a stream.
+        dirty: what the device wrote to.
     """
 
     def __init__(
-        self, where: str | os.PathLike[str] | socket.socket, *, timeout: float = 5.0
+        self,
+        where: str | os.PathLike[str] | socket.socket,
+        *,
+        timeout: float = 5.0,
+        twin: bool = False,
     ) -> None:
         """Connect to the socket at a path, or own a connected one, and negotiate.
 
-        ``timeout`` is how many seconds each request may take.
+        ``timeout`` is how many seconds each request may take.  ``twin`` offers the
+        server a socket of its own for what it asks; see ``Caller.twin``.
 
         Raises:
             OSError: nobody listens there.
@@ -120,13 +78,25 @@ class Client:
         self._caller = Caller(sock, timeout)
         self._infos: dict[int, RegionInfo] = {}
         try:
-            reply = self._caller.request(Command.VERSION, encode_version(wire.MINOR, OURS))
-            major, self.minor, self.server = decode_version(reply)
-            self.offered = offered(reply)
+            ask = encode_version(wire.MINOR, replace(OURS, twin_socket=twin))
+            reply, fds = self._caller.exchange(Command.VERSION, ask)
         except RequestError as refusal:
             raise self._caller.broken(f"no agreement: {refusal.reason}") from refusal
+        try:
+            major, self.minor, self.server = decode_version(reply)
+            self.offered = offered(reply)
+            if twin and self.server.twin_socket:
+                self._caller.adopt(fds, self.offered["twin_socket"].get("fd_index"))
+        except RequestError as nonsense:
+            raise self._caller.broken(f"no agreement: {nonsense.reason}") from nonsense
+        finally:
+            close_all(fds)
         if major != wire.MAJOR or self.minor > wire.MINOR:
             raise self._caller.broken(f"server speaks version {major}.{self.minor}")
+        self.features = Features(self._caller)
+        largest = min(wire.MAX_TRANSFER, self.server.max_data_xfer_size)
+        self.migration = DeviceMigration(self._caller, self.features, largest)
+        self.dirty = DirtyPages(self._caller, self.features)
 
     def close(self) -> None:
         """Hang up; the server takes back what we lent it.  Again does nothing."""
@@ -145,7 +115,7 @@ class Client:
     def info(self) -> DeviceInfo:
         """What the device is.  Spec: VFIO_USER_DEVICE_GET_INFO."""
         ask = DeviceInfo(sizeof(DeviceInfo), wire.DeviceFlags(0), 0, 0)
-        return _reply(DeviceInfo, self._caller.request(Command.DEVICE_GET_INFO, pack(ask)))
+        return reply_struct(DeviceInfo, self._caller.request(Command.DEVICE_GET_INFO, pack(ask)))
 
     def region(self, index: int) -> RegionInfo:
         """What region ``index`` is; asked once, then remembered."""
@@ -160,7 +130,7 @@ class Client:
     def irq_info(self, index: int) -> IrqInfo:
         """How many interrupts an index has, and what may be done with them."""
         ask = IrqInfo(sizeof(IrqInfo), wire.IrqFlags(0), index, 0)
-        return _reply(IrqInfo, self._caller.request(Command.DEVICE_GET_IRQ_INFO, pack(ask)))
+        return reply_struct(IrqInfo, self._caller.request(Command.DEVICE_GET_IRQ_INFO, pack(ask)))
 
     def _ask_region(self, index: int) -> RegionInfo:
         room = sizeof(wire.RegionInfo)
@@ -168,13 +138,13 @@ class Client:
             ask = wire.RegionInfo(room, RegionFlags(0), index, 0, 0, 0)
             reply, fds = self._caller.exchange(Command.DEVICE_GET_REGION_INFO, pack(ask))
             try:
-                info = _reply(wire.RegionInfo, reply)
+                info = reply_struct(wire.RegionInfo, reply)
                 if info.argsz > room:
                     if info.argsz > wire.MAX_TRANSFER:
                         raise ProtocolError(f"region {index} described in {info.argsz} bytes")
                     room = info.argsz
                     continue
-                areas = _areas(info, reply)
+                areas = areas_of(info, reply)
                 file = fds.pop(0) if fds and RegionFlags.MMAP in info.flags else None
             except ProtocolError:
                 self.close()
@@ -182,6 +152,29 @@ class Client:
             finally:
                 close_all(fds)
             return RegionInfo(index, info.size, info.flags, file, info.offset, areas)
+
+    def io_fds(self, region: int) -> list[IoSpan]:
+        """What of a region is reached by descriptors; close their files."""
+        room = sizeof(RegionIoFds)
+        while True:
+            ask = RegionIoFds(room, 0, region, 0)
+            reply, fds = self._caller.exchange(Command.DEVICE_GET_REGION_IO_FDS, pack(ask))
+            spans: list[IoSpan] = []
+            try:
+                info = reply_struct(RegionIoFds, reply)
+                if info.argsz > room:
+                    if info.argsz > wire.MAX_TRANSFER:
+                        raise ProtocolError(f"descriptors described in {info.argsz} bytes")
+                    room = info.argsz
+                    continue
+                spans = io_spans(reply, fds)
+            except ProtocolError:
+                self.close()
+                raise
+            finally:
+                used = {span.file for span in spans}
+                close_all(fd for fd in fds if fd not in used)
+            return spans
 
     # Regions
 
@@ -364,6 +357,17 @@ class Client:
         """End of interrupt: let INTx fire again."""
         self.set_irqs(Irq.INTX, SetFlags.NONE | SetFlags.UNMASK, 0, 1)
 
+    def unmask_intx_by(self) -> Vector:
+        """An eventfd whose ``fire`` is the end of an interrupt, without a message."""
+        made = Vector()
+        try:
+            flags = SetFlags.EVENTFD | SetFlags.UNMASK
+            self.set_irqs(Irq.INTX, flags, 0, 1, eventfds=[made])
+        except (RequestError, ProtocolError, OSError):
+            made.close()
+            raise
+        return made
+
     def ask(self, command: int, payload: bytes = b"", fds: Sequence[FileLike] = ()) -> bytes:
         """Any command, as it is; the reply's payload.
 
@@ -376,38 +380,3 @@ class Client:
     def reset(self) -> None:
         """Function-level reset."""
         self._caller.request(Command.DEVICE_RESET)
-
-
-def _reply(kind: type[S], payload: bytes) -> S:
-    """The struct that a reply begins with.
-
-    Raises:
-        ProtocolError: the reply is too short.
-    """
-    if len(payload) < sizeof(kind):
-        raise ProtocolError(f"{kind.__name__} of {len(payload)} bytes, not {sizeof(kind)}")
-    return unpack(kind, payload)
-
-
-def _areas(info: wire.RegionInfo, payload: bytes) -> list[tuple[int, int]]:
-    """The mappable areas that a description of a region lists.
-
-    Raises:
-        ProtocolError: its list of capabilities leaves the payload, or never ends.
-    """
-    at = info.cap_offset if RegionFlags.CAPS in info.flags else 0
-    while at:
-        if at + sizeof(wire.SparseMmap) > len(payload):
-            raise ProtocolError(f"capability of a region at {at}, outside of its description")
-        head = unpack(wire.SparseMmap, payload, at)
-        if head.id == wire.SPARSE_MMAP:
-            first = at + sizeof(wire.SparseMmap)
-            if first + head.nr_areas * sizeof(wire.Area) > len(payload):
-                raise ProtocolError(f"{head.nr_areas} areas in {len(payload)} bytes")
-            step = sizeof(wire.Area)
-            areas = (unpack(wire.Area, payload, first + n * step) for n in range(head.nr_areas))
-            return [(area.offset, area.size) for area in areas]
-        if head.next and head.next <= at:
-            raise ProtocolError("capabilities of a region in a circle")
-        at = head.next
-    return []

@@ -273,10 +273,10 @@ def message(command, payload=b"", fds=(), flags=0):
 class Host:
     """A server on a loop that runs in a thread of its own, as clients that block need it."""
 
-    def __init__(self, path, device=None):
+    def __init__(self, path, device=None, space=None):
         self.path = path
         self.device = device or Device()
-        self.space = Space()
+        self.space = space or Space()
         self.trace = Trace(time.monotonic_ns)
         self.loop = Loop()
         self.server = Server(path, self.device, self.space, self.loop, self.trace, "host")
