@@ -22,7 +22,7 @@ from mdevemu.accel.scheduler import Flow, Lane
 from mdevemu.errors import CommandFault, GuestFault
 from mdevemu.iommu.port import Port
 from mdevemu.layout import Struct, Word
-from mdevemu.pci.config import Bar, Identity
+from mdevemu.pci.config import Bar, Doorbell, Identity
 from mdevemu.pci.watchdog import Reading
 from mdevemu.registers import Bank, RegisterMap, Slot, declared, size_of
 from mdevemu.trace import Trace
@@ -196,6 +196,11 @@ class Personality(ABC, Generic[M]):
     def bars(self) -> Sequence[Bar]:
         """Its BARs, without the one of the MSI-X table."""
         return (Bar(0, max(PAGE, 1 << (size_of(self.registers) - 1).bit_length())),)
+
+    @property
+    def doorbells(self) -> Sequence[Doorbell]:
+        """Bytes of its BARs that a VMM may reach by a descriptor instead of by messages."""
+        return ()
 
     @property
     def msix_bar(self) -> int:

@@ -48,6 +48,17 @@ COMMANDS = {
 REGIONS = dict(enumerate(["BAR0", "BAR1", "BAR2", "BAR3", "BAR4", "BAR5", "ROM", "CONFIG", "VGA"]))
 IRQS = dict(enumerate(["INTX", "MSI", "MSIX", "ERR", "REQ"]))
 
+MIGRATION_STATES = {
+    0: "ERROR",
+    1: "STOP",
+    2: "RUNNING",
+    3: "STOP_COPY",
+    4: "RESUMING",
+    5: "RUNNING_P2P",
+    6: "PRE_COPY",
+    7: "PRE_COPY_P2P",
+}
+
 HEADER_SIZE = 16
 ERROR = 0x20
 
@@ -240,8 +251,65 @@ class WriteMulti(Packet):
     fields_desc = [LELongField("count", 0), PacketListField("writes", [], OneWrite)]  # noqa: RUF012
 
 
+class MigrationInfo(Packet):
+    """Of MIGRATION: a reply to ``get``."""
+
+    name = "MIGRATION"
+    fields_desc = [FlagsField("states", 0, -64, ["stop_copy", "p2p", "pre_copy"])]  # noqa: RUF012
+
+
+class DeviceState(Packet):
+    """Of MIG_DEVICE_STATE: a request to ``set``, and every reply."""
+
+    name = "MIG_DEVICE_STATE"
+    fields_desc = [  # noqa: RUF012
+        LEIntEnumField("state", 2, MIGRATION_STATES),
+        LEIntField("data_fd", 0),
+    ]
+
+
+class LoggingRange(_Part):
+    """What is to be logged."""
+
+    name = "range"
+    fields_desc = [LELongField("iova", 0), LELongField("length", 0)]  # noqa: RUF012
+
+
+class LoggingStart(Packet):
+    """Of DMA_LOGGING_START, both directions."""
+
+    name = "DMA_LOGGING_START"
+    fields_desc = [  # noqa: RUF012
+        LELongField("page_size", 4096),
+        FieldLenField("num_ranges", None, fmt="<I", count_of="ranges"),
+        LEIntField("reserved", 0),
+        PacketListField("ranges", [], LoggingRange, count_from=lambda p: p.num_ranges),
+    ]
+
+
+class LoggingReport(Packet):
+    """Of DMA_LOGGING_REPORT, both directions; a bitmap only in replies."""
+
+    name = "DMA_LOGGING_REPORT"
+    fields_desc = [  # noqa: RUF012
+        LELongField("iova", 0),
+        LELongField("length", 4096),
+        LELongField("page_size", 4096),
+        StrField("bitmap", b""),
+    ]
+
+
+FEATURES: dict[int, type[Packet]] = {
+    1: MigrationInfo,
+    2: DeviceState,
+    6: LoggingStart,
+    8: LoggingReport,
+}
+"""Data layouts by feature; DMA_LOGGING_STOP has none."""
+
+
 class DeviceFeature(Packet):
-    """Both directions; the low 16 bits of ``flags`` name the feature."""
+    """Both directions; what a feature is, or is to be, comes after it."""
 
     name = "DEVICE_FEATURE"
     fields_desc = [  # noqa: RUF012
@@ -258,8 +326,11 @@ class DeviceFeature(Packet):
             },
         ),
         FlagsField("flags", 0, -16, ["get", "set", "probe"]),
-        StrField("data", b""),
     ]
+
+    def guess_payload_class(self, payload: bytes) -> type[Packet]:
+        """See ``scapy.packet.Packet``."""
+        return FEATURES.get(self.feature, Raw)
 
 
 class MigrationData(Packet):
@@ -330,9 +401,12 @@ def facts(packet: Packet) -> dict[str, Any]:
 
 
 def payload(packet: VfioUser) -> dict[str, Any]:
-    """The fields of what a message carries."""
+    """The fields of what a message carries; the data of a device feature is one of them."""
     inner = packet.payload
-    return {} if isinstance(inner, NoPayload) else facts(inner)
+    if isinstance(inner, NoPayload):
+        return {}
+    within = inner.payload
+    return facts(inner) | ({} if isinstance(within, NoPayload) else {"data": facts(within)})
 
 
 def _fields(packet: Packet) -> Iterator[tuple[str, Any]]:

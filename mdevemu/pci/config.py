@@ -38,6 +38,23 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Doorbell:
+    """Bytes of a BAR that a VMM may reach by a descriptor instead of by messages.
+
+    Attributes:
+        region: number of the BAR.
+        offset: where they begin.
+        size: how many they are.
+        data: the one value whose write rings; None if any access may come.
+    """
+
+    region: int
+    offset: int
+    size: int
+    data: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Bar:
     """One range of addresses that a function decodes.
 

@@ -7,12 +7,12 @@ and interrupt indexes
 import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Never, Protocol
+from typing import Protocol
 
 from mdevemu.errors import RequestError
 from mdevemu.fds import Fd, close_all
 from mdevemu.pci.capabilities import Power
-from mdevemu.pci.config import Bar, ConfigSpace, Identity, config_space
+from mdevemu.pci.config import Bar, ConfigSpace, Doorbell, Identity, config_space
 from mdevemu.pci.interrupts import Interrupts, Line
 from mdevemu.pci.msix import PENDING, TABLE, Msix
 from mdevemu.pci.watchdog import Reading, Watchdog
@@ -35,6 +35,10 @@ class Device(Protocol):
     @property
     def bars(self) -> Sequence[Bar]:
         """Its BARs, without the one of the MSI-X table."""
+
+    @property
+    def doorbells(self) -> Sequence[Doorbell]:
+        """Which bytes of its BARs can be reached by a descriptor."""
 
     @property
     def vectors(self) -> int:
@@ -169,9 +173,9 @@ class Function:
         return [source.count for source in self._interrupts]
 
     @property
-    def doorbells(self) -> Sequence[Never]:
-        """What can be rung by a descriptor: nothing."""
-        return ()
+    def doorbells(self) -> Sequence[Doorbell]:
+        """What can be rung by a descriptor."""
+        return self._device.doorbells
 
     @property
     def migration(self) -> None:

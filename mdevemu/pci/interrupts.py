@@ -53,7 +53,8 @@ class Interrupts:
                 nothing has changed, and the given descriptors are closed.
         """
         close_all(eventfds)
-        self.mask(start, len(eventfds))
+        self.check(start, len(eventfds))
+        raise RequestError(errno.EINVAL, f"{self.name} does not tell when it is masked")
 
     def _accept(self, start: int, eventfds: Sequence[Fd | None]) -> None:
         """See that these are eventfds for vectors that exist; if not, close them.

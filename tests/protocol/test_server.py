@@ -51,7 +51,14 @@ def raw(host):
 def make():
     """A server on a loop that nobody turns, for its life as a file."""
     device, loop = Device(), Loop()
-    yield lambda path: Server(path, device, Space(), loop, Trace(time.monotonic_ns), "made")
+    trace = Trace(time.monotonic_ns)
+
+    def make(path, **wanted):
+        server = Server(path, device, Space(), loop, trace, "made", **wanted)
+        server.turn, server.trace = loop.turn, trace
+        return server
+
+    yield make
     device.close()
     loop.close()
 
@@ -63,6 +70,27 @@ def test_socket_is_for_its_owner_alone(host):
     mode = os.stat(host.path).st_mode
     assert stat.S_ISSOCK(mode)
     assert stat.S_IMODE(mode) == 0o600
+
+
+def test_client_of_another_user_is_turned_away_and_named(tmp_path, make):
+    server = make(tmp_path / "a.sock", users={os.geteuid() + 1})
+    with connect(server.path) as stranger:
+        server.turn(1)
+        assert stranger.recv(16) == b""
+    assert not server.connected
+    [event] = server.trace.events
+    assert event.name == "session.refused"
+    assert (event.facts["uid"], event.facts["pid"]) == (os.geteuid(), os.getpid())
+    server.close()
+
+
+def test_client_of_a_user_who_may_is_served(tmp_path, make):
+    server = make(tmp_path / "a.sock", users={os.geteuid()})
+    with connect(server.path) as client:
+        client.sendall(hello())
+        server.turn(1)
+        assert server.connected
+    server.close()
 
 
 def test_umask_is_as_before(tmp_path, make):

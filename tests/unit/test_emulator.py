@@ -5,6 +5,7 @@ import resource
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import time
@@ -272,6 +273,19 @@ def test_vmm_does_work_through_the_socket(vmm):
     done = vmm.run("copy", source=DATA, destination=DATA + 4096, length=14)
     assert (done.status, done.result) == (0, 14)
     assert vmm.ram.read(DATA + 4096, 14) == b"from the guest"
+
+
+def test_doorbell_rings_by_a_descriptor_as_it_does_by_a_message(vmm):
+    vmm.ram.write(DATA, b"by descriptor")
+    queue = vmm.queue(1)
+    queue.write(descriptor("copy", source=DATA, destination=DATA + 4096, length=13))
+    [doorbells] = vmm.client.io_fds(2)
+    assert (doorbells.offset, doorbells.size) == (0, 0x10000)
+    with socket.socket(fileno=doorbells.file.release()) as kvm:
+        kvm.send(struct.pack("<I4xQQQ", 1 | 2 << 4, doorbells.value, 0x1000, queue.tail))
+        vmm.work()
+    assert [done.status for done in queue.reap()] == [0]
+    assert vmm.ram.read(DATA + 4096, 13) == b"by descriptor"
 
 
 def test_operator_hears_of_vmms_that_come_and_go(control, red):

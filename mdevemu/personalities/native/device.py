@@ -12,7 +12,7 @@ from mdevemu.accel.scheduler import Lane
 from mdevemu.errors import GuestFault
 from mdevemu.iommu.port import Port
 from mdevemu.layout import Word
-from mdevemu.pci.config import Bar
+from mdevemu.pci.config import Bar, Doorbell
 from mdevemu.personalities.native.layout import (
     MAGIC,
     MAX_QUEUES,
@@ -135,6 +135,10 @@ class Native(Personality[NativeRegs]):
             memory_size=self.hbm_size,
         )
         return registers, doorbells, aperture
+
+    @property
+    def doorbells(self) -> Sequence[Doorbell]:
+        return (Doorbell(DOORBELLS_BAR, 0, size_of(DoorbellRegs)),)
 
     def counts(self) -> Mapping[str, int]:
         return {name.replace("_", "-"): count for name, count in asdict(self.counters).items()}

@@ -14,10 +14,16 @@ from mdevemu.capture.layers import (
     REQUESTS,
     Area,
     DeviceFeature,
+    DeviceState,
     DmaAccess,
     DmaMap,
     DmaUnmap,
     IoFd,
+    LoggingRange,
+    LoggingReport,
+    LoggingStart,
+    MigrationData,
+    MigrationInfo,
     OneWrite,
     RegionAccess,
     RegionInfo,
@@ -30,6 +36,7 @@ from mdevemu.capture.layers import (
     dissect,
 )
 from mdevemu.errors import ProtocolError
+from mdevemu.vfio_user.features_wire import Feature
 from mdevemu.vfio_user.wire import Command
 from tests.support.vfio_user import (
     QEMU_JSON,
@@ -105,7 +112,39 @@ MESSAGES = [
     ),
     (
         frame(14, 16, struct.pack("<II", 16, 1 << 16 | 1) + bytes(8), 1),
-        VfioUser(id=14, cmd=16, flags=1) / DeviceFeature(argsz=16, flags="get", data=bytes(8)),
+        VfioUser(id=14, cmd=16, flags=1)
+        / DeviceFeature(argsz=16, flags="get")
+        / MigrationInfo(states=0),
+    ),
+    (
+        frame(15, 16, struct.pack("<IIII", 16, 2 << 16 | 2, 3, 0)),
+        VfioUser(id=15, cmd=16)
+        / DeviceFeature(argsz=16, feature="MIG_DEVICE_STATE", flags="set")
+        / DeviceState(state="STOP_COPY"),
+    ),
+    (
+        frame(16, 16, struct.pack("<IIQIIQQ", 40, 2 << 16 | 6, 4096, 1, 0, 0x1000, 0x2000)),
+        VfioUser(id=16, cmd=16)
+        / DeviceFeature(argsz=40, feature=6, flags="set")
+        / LoggingStart(num_ranges=1, ranges=[LoggingRange(iova=0x1000, length=0x2000)]),
+    ),
+    (
+        frame(17, 16, struct.pack("<IIQQQQ", 40, 1 << 16 | 8, 0x1000, 0x2000, 4096, 3), 1),
+        VfioUser(id=17, cmd=16, flags=1)
+        / DeviceFeature(argsz=40, feature=8, flags="get")
+        / LoggingReport(iova=0x1000, length=0x2000, bitmap=struct.pack("<Q", 3)),
+    ),
+    (
+        frame(18, 16, struct.pack("<II", 8, 2 << 16 | 7)),
+        VfioUser(id=18, cmd=16) / DeviceFeature(feature="DMA_LOGGING_STOP", flags="set"),
+    ),
+    (
+        frame(19, 17, struct.pack("<II", 12, 4) + b"data", 1),
+        VfioUser(id=19, cmd=17, flags=1) / MigrationData(argsz=12, size=4, data=b"data"),
+    ),
+    (
+        frame(20, 18, struct.pack("<II", 8, 4) + b"data"),
+        VfioUser(id=20, cmd=18) / MigrationData(size=4, data=b"data"),
     ),
 ]
 
@@ -124,6 +163,17 @@ def test_every_command_has_a_layer():
     assert set(REQUESTS) == set(Command) - {Command.DEVICE_RESET}
     assert set(BOTH) == set(REQUESTS) - {Command.DMA_MAP, Command.DEVICE_SET_IRQS}
     assert all(layers.COMMANDS[each] == each.name for each in Command)
+
+
+def test_every_feature_that_has_data_has_a_layer():
+    assert set(layers.FEATURES) == set(Feature) - {Feature.DMA_LOGGING_STOP}
+    told = layers.payload(dissect(MESSAGES[-6][0]))
+    assert told == {"argsz": 16, "feature": 2, "flags": 2, "data": {"state": 3, "data_fd": 0}}
+
+
+def test_feature_cut_short_stays_raw():
+    data = frame(1, 16, struct.pack("<II", 16, 2 << 16 | 2) + b"abc")
+    assert layers.payload(dissect(data))["data"] == {"load": b"abc".hex()}
 
 
 def test_refusal_is_a_header_and_unknown_commands_stay_raw():

@@ -27,6 +27,7 @@ class Board:
     """A device: BARs that are bytes, a status register, and a log of what it was told."""
 
     msix_bar = 1
+    doorbells = ()
 
     def __init__(
         self,

@@ -311,6 +311,68 @@ def test_intx_disable_bit_holds_the_line_and_status_still_tells(function, line):
     assert not get(function, STATUS, 2) & 8
 
 
+@pytest.fixture
+def masks(function):
+    listener = Listener()
+    function.assign_masks(INTX, 0, [listener.lend()])
+    return listener
+
+
+def test_intx_tells_when_it_masks_itself_and_when_the_vmm_does(function, line, masks):
+    function.interrupt(0)
+    assert (line.count(), masks.count()) == (1, 1)
+    function.mask(INTX, 0, 1)
+    assert masks.count() == 0
+    acknowledge(function, 1)
+    function.unmask(INTX, 0, 1)
+    assert masks.count() == 0
+    function.mask(INTX, 0, 1)
+    assert masks.count() == 1
+
+
+def test_intx_tells_when_the_guest_masks_it(function, line, masks):
+    put(function, COMMAND, INTERRUPT_DISABLE)
+    put(function, COMMAND, INTERRUPT_DISABLE)
+    assert masks.count() == 1
+    put(function, COMMAND, 0)
+    assert masks.count() == 0
+
+
+def test_intx_tells_nobody_whose_eventfd_was_taken_back(function, line, masks):
+    function.assign_masks(INTX, 0, [None])
+    function.mask(INTX, 0, 1)
+    function.unmask(INTX, 0, 1)
+    function.assign_masks(INTX, 0, [masks.lend()])
+    function.disable(INTX)
+    function.mask(INTX, 0, 1)
+    assert masks.count() == 0
+
+
+@pytest.mark.parametrize(("index", "start"), [(MSIX, 0), (MSI, 0), (9, 0), (INTX, 1)])
+def test_vector_that_cannot_tell_of_masks_refuses_and_closes(function, index, start):
+    listener = Listener()
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(RequestError):
+        function.assign_masks(index, start, [listener.lend()])
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_vector_that_cannot_tell_of_masks_is_not_masked_either(function):
+    listener = Listener()
+    with pytest.raises(RequestError):
+        function.assign_masks(MSIX, 0, [Listener().lend()])
+    function.assign(MSIX, 0, [listener.lend()])
+    function.interrupt(0)
+    assert listener.count() == 1
+
+
+def test_only_an_eventfd_tells_of_masks(function):
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(RequestError, match="eventfds"):
+        function.assign_masks(INTX, 0, [Fd(os.memfd_create("file"))])
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_intx_raised_before_assign_fires_on_assign(function):
     function.interrupt(0)
     listener = Listener()
