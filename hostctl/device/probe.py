@@ -75,7 +75,7 @@ def probe(path: str, timeout: float) -> Probed:
         ConfigError, HostError, TimedOut, ProtocolError, RequestError: see ``opened``;
             a server that breaks off at a question that it need not know is not one.
     """
-    with opened(path, timeout) as client:
+    with opened(path, timeout, twin=True) as client:
         info = client.info()
         flags = [flag.name or "" for flag in DeviceFlags if flag in info.flags]
         regions = [_region(client, index) for index in range(min(info.num_regions, MOST_REGIONS))]
@@ -153,6 +153,12 @@ def _feature(number: int, how: int) -> Callable[[Client], None]:
     )
 
 
+def _get(number: int) -> Callable[[Client], None]:
+    return lambda client: _ask(
+        client, Command.DEVICE_FEATURE, struct.pack("<II", 16, number | _GET)
+    )
+
+
 def _ask(client: Client, command: int, payload: bytes = b"") -> None:
     client.ask(command, payload)
 
@@ -179,8 +185,12 @@ QUESTIONS: Sequence[tuple[str, str, Callable[[Client], None]]] = (
     ("DEVICE_FEATURE", "is there MIGRATION", _feature(1, _GET)),
     ("DEVICE_FEATURE", "is there MIG_DEVICE_STATE", _feature(2, _SET)),
     ("DEVICE_FEATURE", "is there DMA_LOGGING_START", _feature(6, _SET)),
+    ("DEVICE_FEATURE", "is there DMA_LOGGING_STOP", _feature(7, _SET)),
     ("DEVICE_FEATURE", "is there DMA_LOGGING_REPORT", _feature(8, _GET)),
+    ("DEVICE_FEATURE", "which migration states", _get(1)),
+    ("DEVICE_FEATURE", "the migration state", _get(2)),
     ("MIG_DATA_READ", "while running", _plain(Command.MIG_DATA_READ, struct.pack("<II", 16, 8))),
+    ("MIG_DATA_WRITE", "while running", _plain(Command.MIG_DATA_WRITE, struct.pack("<II", 8, 0))),
     ("VERSION", "a second time", _plain(Command.VERSION, struct.pack("<HH", 0, 0))),
     (f"command {NOBODY_KNOWS}", "that nobody knows", _plain(NOBODY_KNOWS, bytes(16))),
 )

@@ -15,8 +15,10 @@ CONFIG_LIMIT = 4096
 
 
 @contextlib.contextmanager
-def opened(path: str, timeout: float) -> Iterator[Client]:
+def opened(path: str, timeout: float, *, twin: bool = False) -> Iterator[Client]:
     """A client of the server behind a socket; each request may take ``timeout`` seconds.
+
+    ``twin`` offers the server a socket of its own for what it asks.
 
     Raises:
         ConfigError: there is no such socket.
@@ -27,7 +29,7 @@ def opened(path: str, timeout: float) -> Iterator[Client]:
     """
     check_socket(path)
     try:
-        client = Client(path, timeout=timeout)
+        client = Client(path, timeout=timeout, twin=twin)
     except TimeoutError:
         raise TimedOut(f"{path}: the server says nothing", timeout) from None
     except ConnectionRefusedError:

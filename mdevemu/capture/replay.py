@@ -12,7 +12,7 @@ from mdevemu.capture.labels import StandIns
 from mdevemu.capture.pcapng import Captured
 from mdevemu.capture.proxy import LARGEST
 from mdevemu.errors import ProtocolError
-from mdevemu.fds import close_all
+from mdevemu.fds import Fd, close_all
 from mdevemu.layout import sizeof, unpack
 from mdevemu.vfio_user import wire
 from mdevemu.vfio_user.messages import Message, encode
@@ -80,6 +80,7 @@ class Replay:
         self._stand_ins = StandIns()
         self._arrived: dict[int, deque[Message]] = {wire.COMMAND: deque(), wire.REPLY: deque()}
         self._numbers: dict[int, deque[int]] = {}
+        self._twin: list[Fd] = []
         self.result = Replayed()
 
     def run(self, messages: Iterable[Captured]) -> Replayed:
@@ -102,6 +103,7 @@ class Replay:
         """Hang up."""
         self._transport.close()
         self._stand_ins.close()
+        close_all(self._twin)
         for waiting in self._arrived.values():
             for message in waiting:
                 message.close()
@@ -148,6 +150,9 @@ class Replay:
         else:
             came = _bytes(message, message.id)
         count = len(message.fds)
+        if message.command == Command.VERSION:
+            # A twin socket, whose end is the connection's.
+            self._twin += message.take()
         message.close()
         self.result.compared += 1
         if came != each.data:

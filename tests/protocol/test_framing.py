@@ -14,6 +14,7 @@ from mdevemu.errors import ProtocolError
 from mdevemu.vfio_user.framing import Framer
 from mdevemu.vfio_user.transport import Transport
 from mdevemu.vfio_user.wire import MAX_FDS, MAX_MESSAGE
+from tests.support.movable import Movable, Noting
 from tests.support.vfio_user import (
     DMA_MAP,
     GET_REGION_INFO,
@@ -24,6 +25,7 @@ from tests.support.vfio_user import (
     WRITE,
     WRITE_MULTI,
     Desk,
+    Device,
     access,
     dma_map,
     dma_unmap,
@@ -93,6 +95,7 @@ def test_garbage_from_the_start_never_raises_anything_else(data):
 
 @settings(max_examples=400, deadline=None)
 @given(
+    device=st.sampled_from([Device, Movable]),
     command=st.integers(0, 20),
     flags=st.integers(0, 0x3F),
     words=st.lists(
@@ -100,9 +103,11 @@ def test_garbage_from_the_start_never_raises_anything_else(data):
     ),
     fds=st.integers(0, 2),
 )
-def test_any_well_framed_request_is_answered_once_and_leaks_nothing(command, flags, words, fds):
+def test_any_well_framed_request_is_answered_once_and_leaks_nothing(
+    device, command, flags, words, fds
+):
     before = open_fds()
-    desk = Desk()
+    desk = Desk(device(), Noting())
     desk.tell(hello())
     payload = struct.pack(f"<{len(words)}I", *words)
     with suppress(ProtocolError):

@@ -17,6 +17,7 @@ from hostctl.cli.main import run
 from mdevemu.capture.labels import Labels, StandIns
 from mdevemu.capture.pcapng import Captured, Writer, read
 from mdevemu.capture.proxy import Proxy
+from mdevemu.capture.replay import replay
 from mdevemu.errors import RequestError
 from mdevemu.fds import Fd
 from mdevemu.vfio_user import Client, Irq
@@ -50,6 +51,10 @@ def play(path):
             with pytest.raises(RequestError):
                 client.unmap_dma(0x5000, 0x1000)
             client.disable_interrupts(Irq.MSIX)
+        with pytest.raises(RequestError):
+            client.features.get(0x1234)
+        for span in client.io_fds(2):
+            span.file.close()
         client.reset()
         client.unmap_all_dma()
 
@@ -166,6 +171,27 @@ def test_paced_replay_takes_as_long_as_the_conversation_did(tmp_path, capsys):
         assert run(["trace", "replay", str(file), str(host.path), "--paced"]) == 0
         assert 0.3 <= time.monotonic() - begun < 5
     capsys.readouterr()
+
+
+def test_client_with_a_twin_socket_is_replayed(tmp_path):
+    offer = hello(json=b'{"capabilities":{"twin_socket":{"supported":true}}}\0')
+    asked = frame(1, 9, struct.pack("<QII", 0, 0, 4))
+    with served(tmp_path / "s") as host:
+        with socket.socket(socket.AF_UNIX) as plain:
+            plain.connect(str(host.path))
+            plain.sendall(offer)
+            told, [twin], _, _ = socket.recv_fds(plain, 4096, 1)
+            os.close(twin)
+        until(lambda: not host.server.connected)
+        answer = frame(1, 9, struct.pack("<QII4x", 0, 0, 4), OK)
+        talk = [
+            Captured(0, True, offer, ()),
+            Captured(1, False, told, ("socket",)),
+            Captured(2, True, asked, ()),
+            Captured(3, False, answer, ()),
+        ]
+        went = replay(talk, host.path, 5.0)
+    assert (went.sent, went.compared, went.differences) == (2, 2, [])
 
 
 def test_other_device_is_a_finding(recorded, capsys):

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from hostctl.cli.main import run
+from tests.support.movable import Movable, Noting
 from tests.support.serving import Serving, short_folder
-from tests.support.vfio_user import QEMU_JSON, frame
+from tests.support.vfio_user import QEMU_JSON, Host, frame
 
 VERSION, GET_INFO, REGION_INFO, IRQ_INFO, READ = 1, 4, 5, 7, 9
 REPLY = 1
@@ -55,7 +56,26 @@ def test_probe_tells_what_our_server_has(device, capsys):
     assert answers["DMA_MAP", "without a descriptor"] == "ok"
     assert answers["REGION_WRITE_MULTI", "no writes"] == "ok"
     assert answers["DMA_UNMAP", "with a dirty bitmap"] == "ENOTSUP"
+    assert answers["DEVICE_GET_REGION_IO_FDS", "of BAR 0"] == "ok"
+    assert answers["MIG_DATA_WRITE", "while running"] in ("ENOTSUP", "EINVAL")
     assert answers["command 127", "that nobody knows"] == "ENOTSUP"
+    assert said["capabilities"]["twin_socket"] == {"supported": True, "fd_index": 0}
+    assert said["limits"]["twin_socket"]
+
+
+def test_probe_tells_of_migration_and_logging(tmp_path, capsys):
+    host = Host(tmp_path / "s", Movable(), Noting())
+    try:
+        assert run(["vfio-user", "probe", str(host.path), "--json"]) == 0
+    finally:
+        host.close()
+    said = json.loads(capsys.readouterr().out)
+    answers = {(each["command"], each["request"]): each["outcome"] for each in said["answers"]}
+    asked = [outcome for (command, _), outcome in answers.items() if command == "DEVICE_FEATURE"]
+    assert set(asked) == {"ok"}
+    assert answers["MIG_DATA_READ", "while running"] == "EINVAL"
+    assert said["limits"]["migration"] == 4096
+    assert host.device.migration.calls == []
 
 
 def test_probe_leaves_the_device_as_it_was(device, capsys):
