@@ -166,6 +166,7 @@ class Function(Protocol):
 
     def reset(self) -> None:
         """Function-level reset."""
+        return
 
     def quiesce(self, done: Callable[[RequestError | None], None]) -> None:
         """Call ``done`` once, now or later, at a moment when no piece of work is under way.
@@ -182,6 +183,8 @@ class Function(Protocol):
         They come from the client and may be any kind of file; a write to one
         must not be able to wait.
         """
+        close_all(eventfds)
+        raise RequestError(errno.ENOTSUP, f"interrupts of index {index} fire no eventfds")
 
     def assign_masks(self, index: int, start: int, eventfds: Sequence[Fd | None]) -> None:
         """Like ``assign``, for eventfds that fire when a vector becomes masked."""
@@ -190,18 +193,23 @@ class Function(Protocol):
 
     def disable(self, index: int) -> None:
         """De-assign every eventfd of an index."""
+        return
 
     def trigger(self, index: int, start: int, count: int) -> None:
         """Fire vectors as if the device had."""
+        raise RequestError(errno.EINVAL, f"cannot trigger interrupts of index {index}")
 
     def mask(self, index: int, start: int, count: int) -> None:
         """Hold vectors back, if those of this index can be."""
+        raise RequestError(errno.EINVAL, f"cannot mask interrupts of index {index}")
 
     def unmask(self, index: int, start: int, count: int) -> None:
         """Let vectors through again."""
+        raise RequestError(errno.EINVAL, f"cannot unmask interrupts of index {index}")
 
     def disconnect(self) -> None:
         """The client is gone: close its eventfds, keep the device's state."""
+        return
 
 
 def device_info() -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from mdevemu.errors import RequestError
-from mdevemu.fds import Fd
+from mdevemu.fds import Fd, close_all
 from mdevemu.vfio_user import wire
 from mdevemu.vfio_user.lender import Lender
 
@@ -42,7 +42,8 @@ class Windows(Protocol):
     """The address space that a client's windows go to.
 
     The session has seen to it that windows are page-aligned, do not wrap, do
-    not overlap and are at most ``wire.MAX_MAPS``.
+    not overlap and are at most ``wire.MAX_MAPS``.  Who derives from this class and
+    writes nothing has a device that does no DMA.
     """
 
     @property
@@ -52,6 +53,7 @@ class Windows(Protocol):
 
     def attach(self, client: Lender | None) -> None:
         """Whom to ask for the bytes of windows without a file; None: nobody is there."""
+        return
 
     def map(
         self, iova: int, size: int, file: Fd | None, offset: int, *, readable: bool, writable: bool
@@ -63,12 +65,15 @@ class Windows(Protocol):
         Raises:
             RequestError: it cannot be mapped, and nothing was.
         """
+        close_all([file])
 
     def unmap(self, iova: int, size: int) -> None:
         """Take back what an earlier ``map`` lent; no access reaches it any more."""
+        return
 
     def clear(self) -> None:
         """Take everything back."""
+        return
 
 
 class Lent:

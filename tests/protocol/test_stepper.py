@@ -1,5 +1,6 @@
 """A device of one's own, driven by hand: no loop, no accelerator, no server."""
 
+import errno
 import socket
 import threading
 import time
@@ -8,7 +9,7 @@ import pytest
 
 from mdevemu.trace import Trace
 from mdevemu.vfio_user import Client, Function, Region, RegionIndex, Stepper
-from tests.support.vfio_user import DMA_MAP, OK, RESET, Space, dma_map, frame, hello, split
+from tests.support.vfio_user import DMA_MAP, OK, RESET, Space, dma_map, frame, hello, irqs, split
 
 CONFIG = RegionIndex.CONFIG
 
@@ -16,7 +17,7 @@ CONFIG = RegionIndex.CONFIG
 class Mine(Function):
     """A configuration space and one register that counts its reads."""
 
-    interrupts = (0, 0, 0, 0, 0)
+    interrupts = (1, 0, 0, 0, 0)
     regions = tuple(
         Region({0: 4096, CONFIG: 256}.get(n, 0), n in (0, CONFIG), n in (0, CONFIG))
         for n in range(9)
@@ -42,24 +43,6 @@ class Mine(Function):
 
     def quiesce(self, done):
         self.later.append(done)
-
-    def disable(self, index):
-        pass
-
-    def assign(self, index, start, eventfds):
-        pass
-
-    def trigger(self, index, start, count):
-        pass
-
-    def mask(self, index, start, count):
-        pass
-
-    def unmask(self, index, start, count):
-        pass
-
-    def disconnect(self):
-        pass
 
 
 @pytest.fixture
@@ -100,6 +83,19 @@ def test_socket_that_does_not_block_says_that_nothing_is_there(ends):
         stepper.step()
     other.sendall(hello()[10:])
     assert stepper.step()
+
+
+def test_what_a_simple_device_has_not_is_refused(ends):
+    stepper, _, other, _ = ends
+    other.sendall(hello(1))
+    stepper.step()
+    for flags in (0x24, 0x0C, 0x14, 0x21, 0x09, 0x11):
+        other.sendall(frame(2, 8, irqs(flags, 0, 0, 1)))
+        stepper.step()
+    other.sendall(frame(3, 8, irqs(0x21, 0)))
+    stepper.step()
+    errors = [each[3] for each in split(other.recv(4096))]
+    assert errors == [0, errno.ENOTSUP, errno.ENOTSUP, 0, *[errno.EINVAL] * 3, 0]
 
 
 def test_first_message_that_is_refused_ends_it(ends):
