@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from mdevemu import __version__
 from mdevemu.errors import ConfigError, shown, unknown
-from mdevemu.fds import listen_privately
+from mdevemu.fds import Listener
 from mdevemu.loop import Loop
 
 MAX_LINE = 1 << 20
@@ -83,9 +83,8 @@ class Control:
         ]
         self._commands = {command.name: command for command in [*own, *commands]}
         self._loop = loop
-        self._path = path
         self._clients: list[_Client] = []
-        self._listener = listen_privately(path)
+        self._listener = Listener(path)
         loop.watch(self._listener.fileno(), self._accept)
 
     def event(self, name: str, data: Mapping[str, object]) -> None:
@@ -102,16 +101,16 @@ class Control:
             self._drop(client)
         self._loop.forget(self._listener.fileno())
         self._listener.close()
-        self._path.unlink(missing_ok=True)
 
     # Connections.
 
     def _accept(self) -> None:
         try:
-            connection, _ = self._listener.accept()
+            connection = self._listener.accept()
         except OSError:
-            return  # it went away again
-        connection.setblocking(False)
+            return  # it was turned away
+        if connection is None:
+            return
         client = _Client(connection)
         self._clients.append(client)
         self._loop.watch(connection.fileno(), lambda: self._receive(client))

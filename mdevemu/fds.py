@@ -1,5 +1,6 @@
 """File descriptors that somebody owns, and sockets that only their owner may use."""
 
+import contextlib
 import os
 import socket
 import stat
@@ -144,3 +145,63 @@ def _remove_stale(path: Path) -> None:
         except BlockingIOError:  # somebody listens, and has a full backlog
             pass
     raise ConfigError(str(path), "somebody listens there already")
+
+
+class Listener:
+    """A private listening socket whose clients never wait: each is taken, or turned away."""
+
+    def __init__(self, path: Path) -> None:
+        """Listen on ``path``, which only this user can connect to.
+
+        Raises:
+            ConfigError: as ``listen_privately``, or no descriptor is left; nothing was changed.
+        """
+        self.path = path
+        try:
+            # Given up for a moment when descriptors run out, to turn a client away.
+            self._reserve = _reserve()
+        except OSError as wrong:
+            raise _cannot_listen(path, wrong) from None
+        try:
+            self._socket = listen_privately(path)
+        except ConfigError:
+            self._reserve.close()
+            raise
+
+    def fileno(self) -> int:
+        """The listening socket's descriptor."""
+        return self._socket.fileno()
+
+    def accept(self) -> socket.socket | None:
+        """A client's socket, non-blocking; None if the client went away again.
+
+        Raises:
+            OSError: there is no descriptor for it; it was turned away.
+        """
+        try:
+            client, _ = self._socket.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return None
+        except OSError:
+            self._turn_away()
+            raise
+        client.setblocking(False)
+        return client
+
+    def close(self) -> None:
+        """Stop listening and remove the socket."""
+        self._socket.close()
+        self._reserve.close()
+        self.path.unlink(missing_ok=True)
+
+    def _turn_away(self) -> None:
+        """Take the next client by way of the reserve and close it: left waiting, it wakes us on."""
+        self._reserve.close()
+        with contextlib.suppress(OSError):
+            self._socket.accept()[0].close()
+        with contextlib.suppress(OSError):  # another process may have been quicker
+            self._reserve = _reserve()
+
+
+def _reserve() -> Fd:
+    return Fd(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))

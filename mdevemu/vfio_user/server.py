@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from mdevemu.errors import ConfigError
-from mdevemu.fds import Fd, listen_privately
+from mdevemu.fds import Fd, Listener
 from mdevemu.trace import Trace
 from mdevemu.vfio_user.connection import Connection
 from mdevemu.vfio_user.migration import Mover
@@ -48,7 +48,6 @@ class Server:
         Raises:
             ConfigError: nobody can listen there; nothing was changed.
         """
-        self.path = Path(path)
         self.name = name
         self._function = function
         self._windows = windows
@@ -60,16 +59,19 @@ class Server:
         self._users = frozenset({os.geteuid(), 0}) if users is None else frozenset(users)
         with contextlib.ExitStack() as undo:
             try:
-                # Given up for a moment when descriptors run out, to turn a client away.
-                self._reserve = undo.enter_context(_reserve())
                 # Always ready: how a connection asks for another turn.
                 self._again = undo.enter_context(_always_ready())
             except OSError as wrong:
                 raise ConfigError(str(path), f"cannot listen: {wrong.strerror}") from None
-            self._socket = listen_privately(self.path)
+            self._listener = Listener(Path(path))
             undo.pop_all()
         self._open = True
-        loop.watch(self._socket.fileno(), self._accept)
+        loop.watch(self._listener.fileno(), self._accept)
+
+    @property
+    def path(self) -> Path:
+        """Where it listens."""
+        return self._listener.path
 
     @property
     def connected(self) -> bool:
@@ -87,23 +89,21 @@ class Server:
             return
         self._open = False
         self.disconnect("server closed")
-        self._loop.forget(self._socket.fileno())
-        self._socket.close()
-        self._reserve.close()
+        self._loop.forget(self._listener.fileno())
+        self._listener.close()
         self._again.close()
-        self.path.unlink(missing_ok=True)
 
     def _accept(self) -> None:
         if self._connection is not None and self._connection.hung_up:
             # The next one came before we noticed that the last one left: it waits for that.
-            self._loop.forget(self._socket.fileno())
+            self._loop.forget(self._listener.fileno())
             return
         try:
-            client, _ = self._socket.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return
+            client = self._listener.accept()
         except OSError as full:
-            self._turn_away(full.strerror)
+            self._trace.emit("session.refused", session=self.name, reason=full.strerror)
+            return
+        if client is None:
             return
         if self._connection is not None:
             client.close()
@@ -117,7 +117,6 @@ class Server:
             reason = "this user may not"
             self._trace.emit("session.refused", session=self.name, reason=reason, uid=uid, pid=pid)
             return
-        client.setblocking(False)
         session = Session(self._function, self._windows, self._trace, self.name, self._mover)
         self._connection = Connection(
             Transport(client),
@@ -129,26 +128,11 @@ class Server:
             self._closed,
         )
 
-    def _turn_away(self, reason: str | None) -> None:
-        """Refuse a client for which there is no descriptor, so that it does not wait for ever."""
-        self._reserve.close()
-        try:
-            self._socket.accept()[0].close()
-        except OSError:
-            pass
-        finally:
-            self._reserve = _reserve()
-        self._trace.emit("session.refused", session=self.name, reason=reason)
-
     def _closed(self) -> None:
         self._connection = None
         if self._open:
-            self._loop.watch(self._socket.fileno(), self._accept)
+            self._loop.watch(self._listener.fileno(), self._accept)
 
 
 def _always_ready() -> Fd:
     return Fd(os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
-
-
-def _reserve() -> Fd:
-    return Fd(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))

@@ -1,7 +1,6 @@
 """The socket's life: who may connect, what a hostile or slow client can do, and to whom."""
 
 import os
-import resource
 import socket
 import stat
 import struct
@@ -16,6 +15,7 @@ from mdevemu.loop import Loop
 from mdevemu.trace import Trace
 from mdevemu.vfio_user import Client, Server
 from mdevemu.vfio_user.connection import BACKLOG
+from tests.support.limits import no_descriptors
 from tests.support.vfio_user import (
     DMA_MAP,
     NO_REPLY,
@@ -463,19 +463,11 @@ def test_device_that_goes_away_inside_a_request_is_no_error(tmp_path):
 
 
 def test_client_is_turned_away_when_descriptors_run_out(host):
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(5)
-        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
-        plugs = [os.dup(0) for _ in range(highest + 2)]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(plugs) + 1, hard))
-        try:
+        with no_descriptors():
             sock.connect(str(host.path))
             assert sock.recv(1) == b""
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            for fd in plugs:
-                os.close(fd)
     eventually(lambda: "session.refused" in host.names())
     with Client(host.path) as client:
         assert client.read_u32(0, 0) == 0

@@ -20,3 +20,18 @@ def few_descriptors(left):
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert len(os.listdir("/proc/self/fd")) <= before, "a descriptor was left open"
+
+
+@contextmanager
+def no_descriptors():
+    """Not one more descriptor can be opened."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    plugs = [os.dup(0) for _ in range(highest + 2)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(plugs) + 1, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in plugs:
+            os.close(fd)

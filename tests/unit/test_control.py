@@ -18,6 +18,7 @@ from mdevemu import __version__
 from mdevemu.control import MAX_BACKLOG, MAX_LINE, Argument, Command, Control
 from mdevemu.errors import ConfigError
 from mdevemu.loop import Loop
+from tests.support.limits import no_descriptors
 
 NEGOTIATE = b'{"execute": "qmp_capabilities"}'
 OWN = ["query-version", "query-commands", "query-schema"]
@@ -241,6 +242,16 @@ def test_client_that_goes_away_at_any_moment_is_forgotten(service):
         service.pump()
         service.control.event("HAPPENED", {"x": "y" * 100})
     assert len(os.listdir("/proc/self/fd")) <= before
+    assert service.client().execute("ping") == {"return": {"pong": True}}
+
+
+def test_client_is_turned_away_when_descriptors_run_out(service):
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(5)
+        with no_descriptors():
+            sock.connect(str(service.path))
+            service.pump()
+            assert sock.recv(1) == b""
     assert service.client().execute("ping") == {"return": {"pong": True}}
 
 
