@@ -11,7 +11,7 @@ from guest.arguments import Arguments
 from guest.bench import Bench, Run
 from guest.protocol import Message
 
-_MSIX = 0x11
+_MSI, _MSIX = 0x05, 0x11
 _SCRATCH = 0x8877665544332211
 
 
@@ -30,8 +30,8 @@ def run(bench: Bench, arguments: Arguments, run: Run) -> Message:
     extended = _extended(config, wrong)
     if _MSIX in capabilities:
         _look_at_msix(bench.access, config, capabilities[_MSIX], wrong)
-    else:
-        wrong.append("no MSI-X capability")
+    elif _MSI not in capabilities:
+        wrong.append("neither an MSI-X nor an MSI capability")
     wrong += _try_scratch(bench.access)
     return {
         **bench.facts(),

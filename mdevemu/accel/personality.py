@@ -213,7 +213,7 @@ class Personality(ABC, Generic[M]):
         return False
 
     def pend(self, vector: int) -> None:
-        """Remember a vector that was raised while MSI-X is off."""
+        """Remember a vector that was raised while messages are off."""
 
     def counts(self) -> Mapping[str, int]:
         """What it has counted since its reset, by name."""

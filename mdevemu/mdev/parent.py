@@ -194,7 +194,7 @@ class Parent:
         )
         personality = self._personalities[kind.personality](given)
         identity = dataclasses.replace(personality.identity, serial=uuids.UUID(uuid).int >> 64)
-        function = Function(personality, self.trace, given.name, identity)
+        function = Function(personality, self.trace, given.name, identity, kind.interrupts)
         personality.interrupt = function.interrupt
         mdev = Mdev(uuid, given.name, kind, partition, space, port, flow, personality, function)
         self.mdevs[uuid] = mdev

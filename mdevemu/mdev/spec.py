@@ -26,6 +26,7 @@ from mdevemu.accel.hbm import GRANULE
 from mdevemu.accel.operations import OPERATIONS
 from mdevemu.errors import ConfigError, shown, unknown
 from mdevemu.mdev.types import MdevType
+from mdevemu.pci.messages import MessageKind
 from mdevemu.personalities import registry
 from mdevemu.personalities.native.layout import MAX_QUEUES
 from mdevemu.units import GIB, KIB, MIB
@@ -36,6 +37,7 @@ MAX_HBM = 64 * GIB
 MAX_WEIGHT = 1000
 MAX_INSTANCES = 4096
 PASID_BITS = 8
+INTERRUPTS = {"msix": MessageKind.MSIX, "msi": MessageKind.MSI}
 ATTACH_MODES = {"pasid": "a PASID of the accelerator", "rid": "a device id of its own"}
 
 
@@ -189,6 +191,7 @@ TYPE_KEYS = frozenset(
         "attach",
         "pasid-bits",
         "max-transfer",
+        "interrupts",
     }
 )
 
@@ -286,9 +289,12 @@ def _type(table: Table, hbm: int) -> MdevType:
         instances=table.number("instances", 1, MAX_INSTANCES, default=MAX_INSTANCES),
         max_transfer=_max_transfer(table, personality),
         pasid_bits=_pasid_bits(table),
+        interrupts=INTERRUPTS[table.choice("interrupts", INTERRUPTS, "msix")],
     )
     if found.attach == "rid" and found.personality != "native":
         raise table.wrong("attach", f"the {found.personality} has no PASIDs to give to its guest")
+    if found.interrupts is MessageKind.MSI and found.personality == "ioat":
+        raise table.wrong("interrupts", "the ioat tells its channels apart by MSI-X vectors")
     if found.hbm > hbm:
         raise table.wrong("hbm", f"{found.hbm} bytes of the {hbm} that the accelerator has")
     return found

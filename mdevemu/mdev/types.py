@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from mdevemu.pci.messages import MessageKind
+
 DRIVER = "mdevemu"
 DEVICE_API = "vfio-pci"
 
@@ -19,6 +21,7 @@ class MdevType:
         instances: how many slices of this type there may be at once.
         max_transfer: the most bytes that a command moves; None leaves it to the personality.
         pasid_bits: width of the guest's own PASIDs; None attaches by one of the host's.
+        interrupts: which capability a slice has for its messages.
     """
 
     name: str
@@ -30,6 +33,7 @@ class MdevType:
     instances: int
     max_transfer: int | None = None
     pasid_bits: int | None = None
+    interrupts: MessageKind = MessageKind.MSIX
 
     @property
     def attach(self) -> str:
@@ -50,6 +54,7 @@ class MdevType:
             f"weight={self.weight}",
             f"queues={self.queues}",
             f"attach={self.attach}",
+            f"interrupts={self.interrupts}",
         ]
         if self.max_transfer is not None:
             lines.append(f"max-transfer={self.max_transfer}")

@@ -53,6 +53,36 @@ class PowerControl(Word, width=16):
     no_soft_reset = bit(3, RO, reset=True)
 
 
+# MSI.  Spec: PCI Express Base 5.0 §7.7.1
+
+
+class MsiControl(Word, width=16):
+    """2**``multiple_capable`` vectors, of which software allows 2**``multiple_enable``."""
+
+    enable = bit(0)
+    multiple_capable = bits(3, 1, RO)
+    multiple_enable = bits(6, 4)
+    address_64 = bit(7, RO, reset=True)
+
+
+class MsiAddress(Word, width=32):
+    """Where messages are written, the lower half; a multiple of 4."""
+
+    address = bits(31, 2)
+
+
+class MsiUpperAddress(Word, width=32):
+    """Where messages are written, the upper half."""
+
+    address = bits(31, 0)
+
+
+class MsiData(Word, width=16):
+    """What is written; the number of the vector is in its lowest bits."""
+
+    data = bits(15, 0)
+
+
 # MSI-X.  Spec: PCI Express Base 5.0 §7.7.2
 
 

@@ -200,6 +200,12 @@ class ConfigSpace(RegisterMap, size=0x1000):
     msix_table = Reg(0x94, cap.MsixPlace)
     msix_pending = Reg(0x98, cap.MsixPlace)
 
+    msi = Reg(0xA0, preset(cap.Capability, id=0x05, next=0))
+    msi_control = Reg(0xA2, cap.MsiControl)
+    msi_address = Reg(0xA4, cap.MsiAddress)
+    msi_upper_address = Reg(0xA8, cap.MsiUpperAddress)
+    msi_data = Reg(0xAC, cap.MsiData)
+
     ats = Reg(0x100, preset(cap.ExtendedCapability, id=0x0F, next=0x110))
     ats_capabilities = Reg(0x104, cap.AtsCapabilities)
     ats_control = Reg(0x106, cap.AtsControl)
@@ -214,7 +220,9 @@ class ConfigSpace(RegisterMap, size=0x1000):
 
 
 MSIX = ("msix", "msix_control", "msix_table", "msix_pending")
-"""The registers of the MSI-X capability, the last of the list."""
+"""The registers of the MSI-X capability, the last of a list that has it."""
+MSI = ("msi", "msi_control", "msi_address", "msi_upper_address", "msi_data")
+"""The registers of the MSI capability, the last of a list that has it."""
 SERIAL = ("serial", "serial_low", "serial_high")
 """The registers of the serial number, the last extended capability."""
 
@@ -247,13 +255,17 @@ def base_address(fields: Mapping[str, object]) -> type[Word]:
 
 
 def config_space(
-    identity: Identity, bars: Sequence[Bar], msix: tuple[int, int, int, int] | None
+    identity: Identity,
+    bars: Sequence[Bar],
+    msix: tuple[int, int, int, int] | None = None,
+    msi: int = 0,
 ) -> type[ConfigSpace]:
     """The configuration space of one function.
 
     Args:
         bars: every BAR, the one with the MSI-X table included.
         msix: (vectors, BAR, offset of the table, offset of the pending bits), or None.
+        msi: how many vectors instead, a power of two; 0 for no MSI.
     """
     subsystem_vendor, subsystem = identity.subsystem_vendor, identity.subsystem
     code = identity.class_code
@@ -285,7 +297,13 @@ def config_space(
         words["msix_pending"] = preset(cap.MsixPlace, bar=index, offset=pending // 8)
     else:
         without.update(MSIX)
-        words["express"] = preset(cap.Capability, id=0x10, next=0)
+        place = ConfigSpace.msi.offset if msi else 0
+        words["express"] = preset(cap.Capability, id=0x10, next=place)
+    if msi:
+        order = msi.bit_length() - 1
+        words["msi_control"] = preset(cap.MsiControl, multiple_capable=order)
+    else:
+        without.update(MSI)
     if identity.serial is not None:
         words["serial_low"] = preset(cap.SerialNumber, value=identity.serial & 0xFFFF_FFFF)
         words["serial_high"] = preset(cap.SerialNumber, value=identity.serial >> 32)

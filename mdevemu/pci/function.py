@@ -14,6 +14,7 @@ from mdevemu.fds import Fd, close_all
 from mdevemu.pci.capabilities import Power
 from mdevemu.pci.config import Bar, ConfigSpace, Doorbell, Identity, config_space
 from mdevemu.pci.interrupts import Interrupts, Line
+from mdevemu.pci.messages import MessageKind, Messages, Msi
 from mdevemu.pci.msix import PENDING, TABLE, Msix
 from mdevemu.pci.watchdog import Reading, Watchdog
 from mdevemu.registers import Bank, RegisterMap, size_of, slots
@@ -129,9 +130,17 @@ class Function:
     """
 
     def __init__(
-        self, device: Device, trace: Trace, name: str = "", identity: Identity | None = None
+        self,
+        device: Device,
+        trace: Trace,
+        name: str = "",
+        identity: Identity | None = None,
+        messages: MessageKind = MessageKind.MSIX,
     ) -> None:
-        """``name`` is for the trace; ``identity`` is used instead of the device's own."""
+        """``name`` is for the trace; ``identity`` is used instead of the device's own.
+
+        ``messages`` is the capability that vectors are sent by, if there are any.
+        """
         self.link: Link | None = None
         self.observer: Observer | None = None
         self._device = device
@@ -139,17 +148,22 @@ class Function:
         self._name = name
         self._watchdog = Watchdog(device.spinning)
         self._line = Line()
-        self._msix = Msix(device.vectors, device.msix_bar) if device.vectors else None
         self._bars = frozenset(bar.index for bar in device.bars)
+        vectors = device.vectors
+        with_table = vectors > 0 and messages is MessageKind.MSIX
+        self._msix = Msix(vectors, device.msix_bar) if with_table else None
+        self._msi = Msi(vectors) if vectors and not with_table else None
+        self._messages: Messages | None = self._msix or self._msi
         bars = [*device.bars, *([self._msix.bar] if self._msix else [])]
-        place = (device.vectors, device.msix_bar, TABLE, PENDING) if self._msix else None
-        self._config = Bank(config_space(identity or device.identity, bars, place))
+        place = (vectors, device.msix_bar, TABLE, PENDING) if self._msix else None
+        msi = self._msi.count if self._msi else 0
+        self._config = Bank(config_space(identity or device.identity, bars, place, msi))
         if device.config_registers:
             check_apart(self._config.kind, device.config_registers)
         self._regions = regions(bars)
         self._interrupts: tuple[Interrupts, ...] = (
             self._line,
-            Interrupts("MSI", 0),
+            self._msi or Interrupts("MSI", 0),
             self._msix or Interrupts("MSI-X", 0),
             Interrupts("ERR", 1),
             Interrupts("REQ", 1),
@@ -182,11 +196,13 @@ class Function:
         """Its state does not leave it."""
 
     @property
-    def msix_enabled(self) -> bool:
+    def messages_enabled(self) -> bool:
         """Interrupts are messages: the guest said so, or the VMM did."""
-        if self._msix is None:
+        if self._messages is None:
             return False
-        return self._config.regs.msix_control.enable or self._msix.assigned > 0
+        regs = self._config.regs
+        control = regs.msix_control if self._msix else regs.msi_control
+        return control.enable or self._messages.assigned > 0
 
     # Accesses.
 
@@ -203,7 +219,7 @@ class Function:
             return data
         if region == CONFIG:
             regs = self._config.regs
-            regs.status.interrupt = self._device.pending_intx and not self.msix_enabled
+            regs.status.interrupt = self._device.pending_intx and not self.messages_enabled
             return self._read_config(offset, length)
         if self._msix and region == self._msix.bar.index:
             return self._msix.read(offset, length)
@@ -276,8 +292,8 @@ class Function:
         self._device.reset()
         self._config.reset()
         self._power = Power.D0
-        if self._msix:
-            self._msix.reset()
+        if self._messages:
+            self._messages.reset()
         self.update()
         if self.link is not None:
             self.link.was_reset()
@@ -289,10 +305,10 @@ class Function:
 
         A vector that does not exist is what a driver asked for in error: it is lost.
         """
-        if self._msix and vector >= self._msix.count:
+        if self._messages and vector >= self._device.vectors:
             self._trace.emit("function.no_vector", function=self._name, vector=vector)
-        elif self._msix and self.msix_enabled:
-            self._msix.interrupt(vector)
+        elif self._messages and self.messages_enabled:
+            self._messages.interrupt(self._shared(vector))
         else:
             self._device.pend(vector)
             self.update()
@@ -302,13 +318,23 @@ class Function:
         if self._device.pending_intx != self._line.level:
             self.update()
 
+    def _shared(self, vector: int) -> int:
+        """The vector that a message has: with fewer allowed by MSI, several share one."""
+        if not self._msi:
+            return vector
+        control = self._config.regs.msi_control
+        if not control.enable:  # only the VMM's eventfds say that there are messages
+            return vector % self._msi.count
+        return vector % min(self._msi.count, 1 << control.multiple_enable)
+
     def update(self) -> None:
         """Look at the device's interrupt line, and at what holds interrupts back."""
         regs, asleep = self._config.regs, self._power is not Power.D0
-        if self._msix:
-            self._msix.hold(regs.msix_control.function_mask or asleep)
+        if self._messages:
+            masked = self._msix is not None and regs.msix_control.function_mask
+            self._messages.hold(masked or asleep)
         silenced = regs.command.interrupt_disable
-        held = silenced or asleep or self.msix_enabled
+        held = silenced or asleep or self.messages_enabled
         self._line.set(self._device.pending_intx, held=held, silenced=silenced)
 
     # Interrupts, as the VMM sees them.

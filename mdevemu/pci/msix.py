@@ -8,13 +8,10 @@ there.
 Spec: PCI Express Base 5.0 §6.1.4, §7.7.2
 """
 
-from collections.abc import Sequence
-
-from mdevemu.fds import Fd
 from mdevemu.layout import Access, Word, bit, bits
 from mdevemu.pci.config import Bar
 from mdevemu.pci.derive import derive
-from mdevemu.pci.interrupts import Interrupts
+from mdevemu.pci.messages import Messages
 from mdevemu.registers import Array, Bank, RegisterMap
 
 TABLE = 0x000
@@ -69,24 +66,26 @@ def msix_registers(vectors: int) -> type[MsixRegisters]:
     return derive(MsixRegisters, {}, entries | {"pending": -(-vectors // 64)})
 
 
-class Msix(Interrupts):
-    """The message interrupts of a function.
+class Msix(Messages):
+    """The message interrupts of a function with a table.
 
     Attributes:
         bar: where the table is.
-        held: the function may not send messages at the moment.
     """
 
     def __init__(self, vectors: int, index: int) -> None:
         """``index`` is the number of the BAR that the table gets."""
         super().__init__("MSI-X", vectors)
         self.bar = Bar(index, SIZE)
-        self.held = False
-        self._masked: set[int] = set()
         self._bank = Bank(msix_registers(vectors))
 
     def read(self, offset: int, length: int) -> bytes:
         """Guest read of ``length`` bytes of the BAR."""
+        words = self._bank.regs.pending
+        for word in words:
+            word.vectors = 0
+        for vector in self._waiting:
+            words[vector // 64].vectors |= 1 << vector % 64
         return self._bank.read(offset, length)
 
     def write(self, offset: int, data: bytes) -> None:
@@ -94,56 +93,6 @@ class Msix(Interrupts):
         self._bank.write(offset, data)
 
     def reset(self) -> None:
-        """Forget the table and what is pending; eventfds and masks are the VMM's and stay."""
+        """Forget the table as well."""
+        super().reset()
         self._bank.reset()
-
-    def interrupt(self, vector: int) -> None:
-        """Send a vector's message, or keep it pending until it can be sent."""
-        self._set(vector, True)
-        self._deliver(vector)
-
-    def hold(self, held: bool) -> None:
-        """Keep every message back, or let those that are pending go."""
-        released = self.held and not held
-        self.held = held
-        if released:
-            self._deliver_all()
-
-    def pending(self, vector: int) -> bool:
-        """The vector waits to be sent."""
-        return bool(self._bank.regs.pending[vector // 64].vectors >> vector % 64 & 1)
-
-    def assign(self, start: int, eventfds: Sequence[Fd | None]) -> None:
-        """Vectors that were pending are signalled as soon as they have an eventfd."""
-        super().assign(start, eventfds)
-        self._deliver_all()
-
-    def disable(self) -> None:
-        """Forget eventfds and masks; what is pending stays so."""
-        super().disable()
-        self._masked.clear()
-
-    def mask(self, start: int, count: int) -> None:
-        """Keep vectors pending until they are unmasked."""
-        self.check(start, count)
-        self._masked.update(range(start, start + count))
-
-    def unmask(self, start: int, count: int) -> None:
-        """Signal those that are pending."""
-        self.check(start, count)
-        self._masked.difference_update(range(start, start + count))
-        self._deliver_all()
-
-    def _deliver_all(self) -> None:
-        for vector in range(self.count):
-            if self.pending(vector):
-                self._deliver(vector)
-
-    def _deliver(self, vector: int) -> None:
-        if not self.held and vector not in self._masked and self.has(vector):
-            self._set(vector, False)
-            self.signal(vector)
-
-    def _set(self, vector: int, pending: bool) -> None:
-        word, one = self._bank.regs.pending[vector // 64], 1 << vector % 64
-        word.vectors = word.vectors & ~one | (one if pending else 0)

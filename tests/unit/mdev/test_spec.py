@@ -118,14 +118,32 @@ def test_type_is_described_as_the_kernel_does():
         "weight=3",
         "queues=8",
         "attach=pasid",
+        "interrupts=msix",
         "Half of it",
     ]
-    assert small.details.splitlines()[-2:] == ["queues=4", "attach=pasid"]
+    assert small.details.splitlines()[-2:] == ["attach=pasid", "interrupts=msix"]
 
 
 def test_type_with_pasids_of_its_guest():
     (kind,) = parse("lab.toml", GOOD | {"type": [{"name": "own", "attach": "rid"}]}).types
     assert (kind.attach, kind.pasid_bits) == ("rid", 8)
+
+
+def test_type_with_msi_says_so():
+    (kind,) = parse("lab.toml", GOOD | {"type": [{"name": "own", "interrupts": "msi"}]}).types
+    assert kind.details.splitlines()[-1] == "interrupts=msi"
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        ({"interrupts": "intx"}, "interrupts: unknown value 'intx'.*msi.*msix"),
+        ({"interrupts": "msi", "personality": "ioat"}, "interrupts: the ioat tells its channels"),
+    ],
+)
+def test_interrupts_that_cannot_be_are_refused(given, wrong):
+    with pytest.raises(ConfigError, match=wrong):
+        parse("lab.toml", GOOD | {"type": [{"name": "own"} | given]})
 
 
 @pytest.mark.parametrize(

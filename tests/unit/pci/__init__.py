@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from mdevemu.fds import Fd
 from mdevemu.pci.config import Bar, Identity
 from mdevemu.pci.function import CONFIG, Function
+from mdevemu.pci.messages import MessageKind
 from mdevemu.pci.watchdog import Reading
 from mdevemu.registers import Bank, RegisterMap
 from mdevemu.trace import Trace
@@ -74,8 +75,8 @@ class Board:
         self.told.append("reset")
 
 
-def functional(board: Board) -> Function:
-    return Function(board, Trace(lambda: 0), "board")
+def functional(board: Board, messages: MessageKind = MessageKind.MSIX) -> Function:
+    return Function(board, Trace(lambda: 0), "board", messages=messages)
 
 
 def get(function: Function, offset: int, length: int = 4) -> int:

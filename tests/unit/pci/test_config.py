@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from mdevemu.layout import Access, Word, bits
 from mdevemu.layout.words import access_mask, guest_view, reset_value
-from mdevemu.pci.config import Bar, ConfigSpace, Identity
+from mdevemu.pci.config import MSI, Bar, ConfigSpace, Identity
 from mdevemu.pci.function import CONFIG
+from mdevemu.pci.messages import MessageKind
 from mdevemu.registers import Reg, RegisterMap, Slot, declared, slots
 from tests.unit.pci import (
     BARS,
@@ -161,6 +162,25 @@ def test_capability_list_without_vectors_ends_before_msix():
     assert get(function, 0x90, 12) == 0
 
 
+def test_capability_list_with_msi_has_it_in_the_place_of_msix():
+    function = functional(Board(vectors=3), MessageKind.MSI)
+    assert [number for number, _ in chain(function)] == [0x01, 0x10, 0x05]
+    assert [region.size for region in function.regions[:2]] == [0x10000, 0]
+    at = dict(chain(function))[0x05]
+    # 64-bit addresses, no masks, up to four vectors.
+    assert get(function, at + 2, 2) == 0x0084
+
+
+def test_msi_message_is_remembered_as_far_as_it_can_be():
+    function = functional(Board(vectors=3), MessageKind.MSI)
+    at = dict(chain(function))[0x05]
+    for offset, length in ((2, 2), (4, 4), (8, 4), (12, 4)):
+        put(function, at + offset, 0xFFFF_FFFF >> 32 - 8 * length, length)
+    assert get(function, at + 2, 2) == 0x00F5
+    assert get(function, at + 4, 8) == 0xFFFF_FFFF_FFFF_FFFC
+    assert get(function, at + 12) == 0xFFFF
+
+
 def test_extended_list_names_ats_and_pasid():
     function = functional(Board())
     assert [number for number, _ in extended_chain(function)] == [0x0F, 0x1B]
@@ -288,17 +308,24 @@ def test_derived_map_keeps_documentation_and_offsets():
     made = functional(Board(identity=Identity(1, 2, 3, serial=4))).config
     assert made.__doc__ == ConfigSpace.__doc__
     assert {reg.name: reg.offset for reg in declared(made)} == {
-        reg.name: reg.offset for reg in declared(ConfigSpace)
+        reg.name: reg.offset for reg in declared(ConfigSpace) if reg.name not in MSI
     }
     assert guest_view(made().vendor) == 1
 
 
 @pytest.mark.skipif(not shutil.which("lspci"), reason="lspci is not installed")
-@pytest.mark.parametrize("vectors", [0, 17])
+@pytest.mark.parametrize(
+    ("vectors", "messages", "line"),
+    [
+        (0, MessageKind.MSIX, None),
+        (17, MessageKind.MSIX, "MSI-X: Enable- Count=17 Masked-"),
+        (17, MessageKind.MSI, "MSI: Enable- Count=1/32 Maskable- 64bit+"),
+    ],
+)
 @pytest.mark.parametrize("serial", [None, 0x1122_3344_5566_7788])
-def test_lspci_reads_the_config_space_without_complaint(tmp_path, vectors, serial):
+def test_lspci_reads_the_config_space_without_complaint(tmp_path, vectors, messages, line, serial):
     identity = Identity(0x1234, 0xACC1, 0x120000, serial=serial)
-    function = functional(Board(vectors, BARS, identity))
+    function = functional(Board(vectors, BARS, identity), messages)
     put(function, COMMAND, 6)
     for index, address in ((0, 0xFE00_0000), (2, 0xFD00_0000), (4, 0xC000_0000)):
         put(function, 0x10 + 4 * index, address, 4)
@@ -327,5 +354,5 @@ def test_lspci_reads_the_config_space_without_complaint(tmp_path, vectors, seria
     assert "Speed 5GT/s, Width x16" in said
     assert "Address Translation Service (ATS)" in said
     assert "Process Address Space ID (PASID)" in said
-    assert ("MSI-X: Enable- Count=17 Masked-" in said) == (vectors == 17)
+    assert re.findall("MSI.*", said) == ([line] if line else [])
     assert ("Device Serial Number 11-22-33-44-55-66-77-88" in said) == (serial is not None)

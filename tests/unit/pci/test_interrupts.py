@@ -1,4 +1,4 @@
-"""INTx and MSI-X, with the VMM's eventfds."""
+"""INTx, MSI-X and MSI, with the VMM's eventfds."""
 
 import os
 import time
@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from mdevemu.errors import RequestError
 from mdevemu.fds import Fd
+from mdevemu.pci.messages import MessageKind
 from tests.unit.pci import (
     COMMAND,
     DEVICE_CONTROL,
@@ -31,6 +32,7 @@ from tests.unit.pci import (
 
 MSIX_CONTROL = 0x92
 FUNCTION_MASK, ENABLE = 1 << 14, 1 << 15
+MSI_CONTROL, MSI_ENABLE = 0xA2, 1
 
 
 def pending(function, vector: int) -> bool:
@@ -413,8 +415,85 @@ def test_device_without_vectors_interrupts_with_its_line():
     function.assign(INTX, 0, [listener.lend()])
     function.interrupt(0)
     assert listener.count() == 1
-    assert not function.msix_enabled
+    assert not function.messages_enabled
     function.disconnect()
+
+
+# MSI
+
+
+@pytest.fixture
+def msi():
+    """A function that would like five vectors, as MSI."""
+    function = functional(Board(vectors=5), MessageKind.MSI)
+    yield function
+    function.disconnect()
+
+
+@pytest.mark.parametrize(("vectors", "offered"), [(1, 1), (2, 2), (5, 8), (32, 32), (70, 32)])
+def test_msi_offers_a_power_of_two_of_vectors_and_no_msix(vectors, offered):
+    function = functional(Board(vectors), MessageKind.MSI)
+    assert function.interrupts == [1, offered, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("order", "signalled"),
+    [(0, [5, 0, 0, 0]), (1, [3, 2, 0, 0]), (2, [2, 1, 1, 1]), (7, [1, 1, 1, 1, 1])],
+)
+def test_msi_vectors_that_are_not_allowed_share_those_that_are(msi, order, signalled):
+    listeners = [Listener() for _ in signalled]
+    put(msi, MSI_CONTROL, order << 4 | MSI_ENABLE)
+    msi.assign(MSI, 0, [listener.lend() for listener in listeners])
+    for vector in range(5):
+        msi.interrupt(vector)
+    assert [listener.count() for listener in listeners] == signalled
+
+
+def test_msi_of_a_client_that_writes_no_config_space_uses_every_vector(msi):
+    listeners = [Listener() for _ in range(8)]
+    msi.assign(MSI, 0, [listener.lend() for listener in listeners])
+    for vector in range(6):
+        msi.interrupt(vector)
+    assert [listener.count() for listener in listeners] == [1, 1, 1, 1, 1, 0, 0, 0]
+
+
+def test_msi_without_eventfd_waits_for_one(msi):
+    put(msi, MSI_CONTROL, MSI_ENABLE)
+    msi.interrupt(0)
+    listener = Listener()
+    msi.assign(MSI, 0, [listener.lend()])
+    assert listener.count() == 1
+
+
+def test_msi_in_d3hot_waits_for_d0(msi):
+    listener = Listener()
+    put(msi, MSI_CONTROL, MSI_ENABLE)
+    msi.assign(MSI, 0, [listener.lend()])
+    put(msi, POWER_CONTROL, 3)
+    msi.interrupt(0)
+    assert listener.count() == 0
+    put(msi, POWER_CONTROL, 0)
+    assert listener.count() == 1
+
+
+def test_reset_forgets_a_message_that_waits(msi):
+    put(msi, MSI_CONTROL, MSI_ENABLE)
+    msi.interrupt(0)
+    msi.reset()
+    listener = Listener()
+    msi.assign(MSI, 0, [listener.lend()])
+    assert listener.count() == 0
+
+
+def test_msi_that_is_on_keeps_the_line_down(msi):
+    line = Listener()
+    msi.assign(INTX, 0, [line.lend()])
+    put(msi, MSI_CONTROL, MSI_ENABLE)
+    msi.interrupt(0)
+    assert line.count() == 0
+    put(msi, MSI_CONTROL, 0)
+    msi.interrupt(0)
+    assert line.count() == 1
 
 
 class NoInterruptIsLost(RuleBasedStateMachine):
