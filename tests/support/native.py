@@ -30,6 +30,7 @@ READ_PAGE_FAULT, WRITE_PAGE_FAULT = 13, 15
 
 CAPABILITIES, OPERATION_BITS, HBM_SIZE, CONTROL, STATUS = 0x08, 0x10, 0x18, 0x20, 0x24
 SCRATCH, INTERRUPT_STATUS, FAULT_STATUS = 0x28, 0x30, 0x40
+COUNTED = 0x1000
 QUEUES, STRIDE = 0x4000, 0x40
 SQ_BASE, CQ_BASE, SHADOW, SIZE, QUEUE_CONTROL, QUEUE_STATUS, SQ_HEAD, CQ_TAIL = (
     0x00,
@@ -105,7 +106,7 @@ class Guest:
 
     def counters(self):
         """The monitoring page."""
-        return {name: self.read(0x1000 + 8 * n) for n, name in enumerate(COUNTERS)}
+        return {name: self.read(COUNTED + 8 * n) for n, name in enumerate(COUNTERS)}
 
     def fault(self):
         """The fault record."""
