@@ -122,6 +122,12 @@ def test_answer_to_another_command_ends_the_session(talk, command):
         talk.reply(number, command)
 
 
+@pytest.mark.parametrize("command", [0, DMA_READ, DMA_WRITE])
+def test_answer_to_what_was_never_asked_ends_the_session(talk, command):
+    with pytest.raises(ProtocolError, match="a reply to nothing"):
+        talk.reply(1, command)
+
+
 def test_second_answer_ends_the_session(talk):
     talk.asked.fetch(0x1000, 4, talk.answers.append)
     number, command, payload = talk.next()
