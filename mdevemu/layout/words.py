@@ -12,6 +12,7 @@ and ignore writes.
 """
 
 import enum
+from collections.abc import Iterable
 from typing import ClassVar, Generic, Self, TypeVar, overload
 
 T = TypeVar("T", bound=int)
@@ -163,3 +164,9 @@ def guest_write(word: Word, value: int, lanes: int) -> None:
     ones = value & lanes
     kept = word._raw & ~writable & ~(word._w1c & ones)
     word._raw = kept | value & writable | word._w1s & ones
+
+
+def restore(words: Iterable[Word]) -> None:
+    """Give each word its reset value."""
+    for word in words:
+        word._raw = word._reset
