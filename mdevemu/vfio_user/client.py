@@ -243,7 +243,7 @@ class Client:
         The map outlives the client; close it yourself.
 
         Raises:
-            ValueError: the region cannot be mapped, or in more than one piece.
+            ValueError: the region cannot be mapped, or not in one piece.
         """
         info = self.region(region)
         areas = info.areas or [(0, info.size)]
@@ -251,9 +251,11 @@ class Client:
             raise ValueError(f"region {region} cannot be mapped in one piece")
         ((start, size),) = areas
         rights = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        return mmap.mmap(
-            info.file.fileno(), size, mmap.MAP_SHARED, rights, offset=info.offset + start
-        )
+        at = info.offset + start
+        try:
+            return mmap.mmap(info.file.fileno(), size, mmap.MAP_SHARED, rights, offset=at)
+        except (OSError, OverflowError, ValueError) as wrong:
+            raise ValueError(f"region {region} cannot be mapped: {wrong}") from None
 
     # Memory
 
