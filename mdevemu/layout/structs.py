@@ -10,8 +10,12 @@ names in the specification and nothing else, so the verbs are functions:
 ``sizeof``, ``pack`` and ``unpack``.
 """
 
+import enum
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial, reduce
+from operator import or_
 from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform, get_args, get_type_hints
 
 
@@ -36,6 +40,7 @@ class Struct:
     _codec: ClassVar[struct.Struct]
     _kinds: ClassVar[dict[str, type[Any]]]
     _codes: ClassVar[dict[str, str]]
+    _decoders: ClassVar[tuple[Callable[[Any], Any], ...]]
 
     def __init_subclass__(cls) -> None:
         dataclass(frozen=True)(cls)
@@ -43,10 +48,32 @@ class Struct:
         placed = {field.name: get_args(hints[field.name]) for field in fields(cls)}  # type: ignore[arg-type]
         cls._kinds = {name: kind for name, (kind, _) in placed.items()}
         cls._codes = {name: scalar.code for name, (_, scalar) in placed.items()}
+        cls._decoders = tuple(map(_decoder, cls._kinds.values()))
         cls._codec = struct.Struct("<" + "".join(cls._codes.values()))
 
 
 S = TypeVar("S", bound=Struct)
+F = TypeVar("F", bound=enum.IntFlag)
+
+
+def _decoder(kind: type[Any]) -> Callable[[Any], Any]:
+    """What makes a member of this kind from what the struct module gives."""
+    if not issubclass(kind, enum.IntFlag):
+        return kind
+    return partial(_flags, kind, reduce(or_, (int(flag) for flag in kind), 0))
+
+
+def _flags(kind: type[F], known: int, value: int) -> F:
+    """Flags, some of them perhaps not ``known``.
+
+    Enum remembers every value that it ever made; whoever sends all kinds of bits would
+    fill our memory with them, so one with unknown bits is made here.
+    """
+    if not value & ~known:
+        return kind(value)
+    made = int.__new__(kind, value)
+    made._name_, made._value_ = None, value
+    return made
 
 
 def sizeof(kind: type[Struct]) -> int:
@@ -78,7 +105,7 @@ def unpack(kind: type[S], data: bytes | bytearray | memoryview, offset: int = 0)
     if len(data) - offset < sizeof(kind):
         raise ValueError(f"{kind.__name__} is {sizeof(kind)} bytes, got {len(data) - offset}")
     raw = kind._codec.unpack_from(data, offset)
-    return kind(*(to(value) for to, value in zip(kind._kinds.values(), raw, strict=True)))
+    return kind(*(to(value) for to, value in zip(kind._decoders, raw, strict=True)))
 
 
 def pack(value: Struct) -> bytes:

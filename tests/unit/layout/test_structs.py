@@ -5,7 +5,7 @@ from typing import Annotated
 
 import pytest
 
-from mdevemu.layout import U16, Scalar, Struct, members_of, pack, sizeof, u8, u32, unpack
+from mdevemu.layout import U16, U32, Scalar, Struct, members_of, pack, sizeof, u8, u32, unpack
 
 
 class Colour(enum.IntEnum):
@@ -44,3 +44,25 @@ def test_too_few_bytes_name_the_struct_and_both_sizes():
 def test_unknown_enum_value_is_a_value_error():
     with pytest.raises(ValueError, match="2 is not a valid Colour"):
         unpack(Sample, b"\0\x02\0abc\0\0\0\0")
+
+
+class Rights(enum.IntFlag):
+    READ = 1
+    WRITE = 2
+
+
+class Request(Struct):
+    rights: Annotated[Rights, U32]
+
+
+def test_unknown_flags_are_kept_as_they_are_and_remembered_by_nobody():
+    before = len(Rights._value2member_map_)
+    for bits in range(1, 1000):
+        rights = unpack(Request, (bits << 2 | 1).to_bytes(4, "little")).rights
+        assert int(rights) == bits << 2 | 1
+        assert Rights.READ in rights
+        assert Rights.WRITE not in rights
+        assert rights & (Rights.READ | Rights.WRITE) == Rights.READ
+        assert rights > Rights.READ | Rights.WRITE
+        assert pack(Request(rights)) == (bits << 2 | 1).to_bytes(4, "little")
+    assert len(Rights._value2member_map_) <= before + 1
