@@ -94,6 +94,68 @@ class Type:
     queues: int
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A slice that would have to be elsewhere; ``source`` and ``target`` in bytes of the HBM."""
+
+    name: str
+    type: str
+    source: int
+    target: int
+    attached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What stands in the way of one more slice.
+
+    Attributes:
+        fits: it could be created now.
+        hbm: where its HBM would begin, in bytes; None if it has none, or does not fit.
+        lacking: what there is none left of.
+        blocking: names of the mdevs that have some of it.
+        fitting: how many mdevs of each type fit now, by type id; only those that do.
+        moves: the fewest after which it fits; None if no moves do.
+        exhausted: the search for moves was given up, so None says nothing.
+    """
+
+    type: str
+    fits: bool
+    hbm: int | None
+    lacking: tuple[str, ...]
+    blocking: tuple[str, ...]
+    fitting: dict[str, int]
+    moves: tuple[Move, ...] | None
+    exhausted: bool
+
+
+def _explanation(reply: Table) -> Explanation:
+    place = reply.table("place") if reply.raw("place") is not None else None
+    held = place is not None and place.raw("hbm") is not None
+    moves = None
+    if reply.raw("moves") is not None:
+        moves = tuple(
+            Move(
+                each.text("name"),
+                each.text("type"),
+                each.whole("source", 0),
+                each.whole("target", 0),
+                each.truth("attached"),
+            )
+            for each in reply.tables("moves")
+        )
+    return Explanation(
+        type=reply.text("type"),
+        fits=place is not None,
+        hbm=place.whole("hbm", 0) if place and held else None,
+        lacking=reply.texts("lacking"),
+        blocking=reply.texts("blocking"),
+        fitting={each.text("type"): each.whole("count", 0) for each in reply.tables("fitting")},
+        moves=moves,
+        exhausted=reply.truth("exhausted"),
+    )
+
+
 def _mdev(reply: Table) -> Mdev:
     hbm = reply.table("hbm") if reply.raw("hbm") is not None else None
     return Mdev(
@@ -170,6 +232,10 @@ class Control:
             )
             for reply in self._list("query-types")
         ]
+
+    def explain(self, kind: str) -> Explanation:
+        """Whether another mdev of the type with id ``kind`` fits, and if not, why not."""
+        return _explanation(self._table("explain-mdev", type=kind))
 
     def walk(self, mdev: str, iova: int, pasid: int | None = None, *, write: bool = False) -> Walk:
         """How an Iova is translated for the mdev of that UUID or name; moves nothing.

@@ -83,7 +83,7 @@ class Lab:
             VmError, HostError, TimedOut: it did not start.
         """
         self._emulator = Emulator(
-            self.spec.accelerator.file,
+            self.spec.profile,
             self.folder.emulator,
             self.folder.path / "emulator.log",
             os.getpid(),

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+import errno
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -53,7 +54,8 @@ class Qmp:
         try:
             return self._runner.run(asyncio.wait_for(call, _REPLY_SECONDS))
         except ExecuteError as error:
-            raise ConfigError(f"{self._peer}, {command}", str(error)) from None
+            where, wrong = f"{self._peer}, {command}", str(error)
+            raise ConfigError(where, wrong, _number(error)) from None
         except (QMPError, OSError, TimeoutError) as error:
             raise HostError(f"{self._peer} does not answer {command}: {_reason(error)}") from None
 
@@ -108,6 +110,14 @@ class Qmp:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _number(error: ExecuteError) -> int:
+    """The errno of a refusal; servers other than our emulator give none."""
+    facts = error.received["error"]
+    given = facts.get("errno") if isinstance(facts, Mapping) else None
+    numbers = {name: number for number, name in errno.errorcode.items()}
+    return numbers.get(given, errno.EINVAL) if isinstance(given, str) else errno.EINVAL
 
 
 def _reason(error: BaseException) -> str:

@@ -7,38 +7,13 @@ from pathlib import Path
 
 from hostctl.tables import Table
 from mdevemu.errors import ConfigError, unknown
+from mdevemu.profile import DRIVER, AcceleratorSpec, Holding, Occupancy, load, locate
 from mdevemu.units import MIB
 
 SHIPPED = Path(__file__).parent / "labs"
-TYPE_PREFIX = "mdevemu-"
+TYPE_PREFIX = f"{DRIVER}-"
 _LEAST_MEMORY = 256 * MIB
 _SPACE = uuid.UUID("6d646576-656d-5500-8000-6d6465760000")
-
-
-@dataclass(frozen=True, slots=True)
-class TypeSpec:
-    """An mdev type as far as a lab must know it.
-
-    Attributes:
-        instances: how many mdevs of it there can be.
-    """
-
-    name: str
-    instances: int
-
-
-@dataclass(frozen=True, slots=True)
-class AcceleratorSpec:
-    """An accelerator's file; the emulator itself checks the rest of it.
-
-    Attributes:
-        name: the accelerator's.
-        types: by name.
-    """
-
-    file: Path
-    name: str
-    types: dict[str, TypeSpec]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +54,15 @@ class VmSpec:
 
 @dataclass(frozen=True, slots=True)
 class LabSpec:
-    """A whole lab."""
+    """A whole lab.
+
+    Attributes:
+        profile: the file of its accelerator's profile.
+    """
 
     file: Path
     name: str
+    profile: Path
     accelerator: AcceleratorSpec
     mdevs: tuple[MdevSpec, ...]
     vms: tuple[VmSpec, ...]
@@ -99,9 +79,7 @@ def mdev_uuid(lab: str, mdev: str) -> str:
 
 def shipped() -> list[str]:
     """Names of the labs that come with the program."""
-    accelerators = "-accel"
-    names = (path.stem for path in SHIPPED.glob("*.toml"))
-    return sorted(name for name in names if not name.endswith(accelerators))
+    return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
 def read_toml(file: Path) -> Table:
@@ -120,41 +98,21 @@ def read_toml(file: Path) -> Table:
         raise ConfigError(str(file), f"is not TOML: {error}") from None
 
 
-def _locate(given: str, base: Path, suffix: str, where: str) -> Path:
-    """The file that a path, or the name of a shipped one, stands for."""
-    if "/" in given or given.endswith(".toml"):
-        return base / given
-    file = SHIPPED / f"{given}{suffix}.toml"
-    if not file.is_file():
-        raise ConfigError(where, unknown("shipped file", given, shipped()) + "; or give a path")
-    return file
-
-
 def find_lab(given: str) -> Path:
     """The lab file that an argument names: a path, or the name of a shipped one.
 
     Raises:
         ConfigError: there is no shipped one of that name.
     """
-    return _locate(given, Path(), "", "LAB")
-
-
-def read_accelerator(file: Path) -> AcceleratorSpec:
-    """An accelerator's file.
-
-    Raises:
-        ConfigError: it cannot be read, or what a lab needs of it is wrong.
-    """
-    top = read_toml(file)
-    types = {}
-    for table in top.tables("type"):
-        name = table.text("name")
-        types[name] = TypeSpec(name, table.whole("instances", 1, default=1))
-    return AcceleratorSpec(file, top.table("accelerator").text("name"), types)
+    if "/" in given or given.endswith(".toml"):
+        return Path(given)
+    if given not in shipped():
+        raise ConfigError("LAB", unknown("shipped lab", given, shipped()) + "; or give a path")
+    return SHIPPED / f"{given}.toml"
 
 
 def read_lab(file: Path) -> LabSpec:
-    """A lab file, and the accelerator file that it names.
+    """A lab file, and the profile that it names.
 
     Raises:
         ConfigError: something in one of them cannot be used.
@@ -164,34 +122,38 @@ def read_lab(file: Path) -> LabSpec:
     lab = top.table("lab")
     lab.only(("name", "accelerator"))
     name = lab.name("name")
-    given = lab.text("accelerator")
-    accelerator = read_accelerator(
-        _locate(given, file.parent, "-accel", f"{lab.where}.accelerator")
-    )
+    profile = locate(lab.text("accelerator"), file.parent, f"{lab.where}.accelerator")
+    accelerator = load(profile)
     mdevs = tuple(_mdev(table, name, accelerator) for table in top.tables("mdev"))
     _distinct(top, "mdev", [mdev.name for mdev in mdevs])
-    for kind in accelerator.types.values():
-        wanted = sum(mdev.type == kind.name for mdev in mdevs)
-        if wanted > kind.instances:
-            raise top.refuse(
-                "mdev",
-                f"{wanted} mdevs of type {kind.name!r} (accepted: up to {kind.instances}, "
-                f"says {accelerator.file})",
-            )
+    _fit(top, mdevs, accelerator)
     vms = tuple(_vm(table, [mdev.name for mdev in mdevs]) for table in top.tables("vm"))
     _distinct(top, "vm", [vm.name for vm in vms])
     _distinct(top, "vm", [mdev for vm in vms for mdev in vm.mdevs], what="mdev")
-    return LabSpec(file, name, accelerator, mdevs, vms)
+    return LabSpec(file, name, profile, accelerator, mdevs, vms)
 
 
 def _mdev(table: Table, lab: str, accelerator: AcceleratorSpec) -> MdevSpec:
     table.only(("name", "type", "weight"))
     name = table.name("name")
     kind = table.text("type").removeprefix(TYPE_PREFIX)
-    if kind not in accelerator.types:
-        raise table.refuse("type", unknown("type", kind, accelerator.types))
+    known = [each.name for each in accelerator.types]
+    if kind not in known:
+        raise table.refuse("type", unknown("type", kind, known))
     weight = table.whole("weight", 1, 1000) if table.has("weight") else None
     return MdevSpec(name, kind, weight, mdev_uuid(lab, name))
+
+
+def _fit(top: Table, mdevs: tuple[MdevSpec, ...], accelerator: AcceleratorSpec) -> None:
+    """Refuse mdevs that the accelerator has no room for, created in this order."""
+    now = Occupancy(accelerator)
+    types = {kind.name: kind for kind in accelerator.types}
+    for mdev in mdevs:
+        kind = types[mdev.type]
+        place = now.place(kind)
+        if place is None:
+            raise top.refuse("mdev", f"no room for {mdev.name!r}: {'; '.join(now.lacking(kind))}")
+        now = now.with_(Holding(mdev.name, kind, place))
 
 
 def _vm(table: Table, mdevs: list[str]) -> VmSpec:

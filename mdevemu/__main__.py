@@ -14,8 +14,8 @@ from mdevemu.describe import FORMATS
 from mdevemu.emulator import CONTROL_SOCKET, Emulator
 from mdevemu.errors import ConfigError
 from mdevemu.iommu import bench, verify
-from mdevemu.mdev.spec import load
 from mdevemu.personalities import registry
+from mdevemu.profile import load, locate
 
 PR_SET_PDEATHSIG = 1  # Linux, <linux/prctl.h>
 
@@ -26,7 +26,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("accelerator", type=click.Path(path_type=Path), metavar="ACCEL.toml")
+@click.argument("profile")
 @click.option(
     "--runtime",
     type=click.Path(path_type=Path),
@@ -34,16 +34,17 @@ def main() -> None:
     help="Folder for the sockets; made with mode 0700.",
 )
 @click.option("--parent", type=int, help="End when the process with this id, our parent, ends.")
-def serve(accelerator: Path, runtime: Path, parent: int | None) -> None:
+def serve(profile: str, runtime: Path, parent: int | None) -> None:
     """Serve an accelerator until SIGTERM, SIGINT or the command quit.
 
+    PROFILE is a file, or the name of a profile that comes with the program.
     Prints one line of JSON when its control socket listens.
     """
     if parent is not None:
         _end_with(parent)
     _allow_descriptors()
     ready = json.dumps({"ready": True, "control": str(runtime / CONTROL_SOCKET)})
-    Emulator(load(accelerator), runtime).serve(lambda: print(ready, flush=True))
+    Emulator(load(locate(profile)), runtime).serve(lambda: print(ready, flush=True))
 
 
 @main.command()

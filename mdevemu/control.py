@@ -3,7 +3,8 @@
 A client is greeted, negotiates with ``qmp_capabilities``, then sends commands
 and reads replies and events.
 
-Spec: QEMU docs/interop/qmp-spec.rst; ``query-schema`` answers as QAPI introspection does.
+Spec: QEMU docs/interop/qmp-spec.rst; ``query-schema`` answers as QAPI introspection does.  An
+error has one member more, ``errno``: the name of the number that the kernel's mdev ABI has for it.
 """
 
 import errno
@@ -174,7 +175,8 @@ class Control:
             return {"error": {"class": refused.kind, "desc": str(refused)}} | reply
         except ConfigError as refused:
             kind = "DeviceNotFound" if refused.number == errno.ENOENT else "GenericError"
-            return {"error": {"class": kind, "desc": str(refused)}} | reply
+            name = errno.errorcode[refused.number]
+            return {"error": {"class": kind, "desc": str(refused), "errno": name}} | reply
 
     def _execute(self, client: _Client, request: Mapping[str, Any]) -> object:
         name = request.get("execute")

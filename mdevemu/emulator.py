@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from mdevemu.control import Argument, Command, Control
@@ -15,8 +16,7 @@ from mdevemu.faults import Faults
 from mdevemu.inspection import Inspection
 from mdevemu.loop import Loop
 from mdevemu.mdev.parent import Mdev, Parent
-from mdevemu.mdev.spec import AcceleratorSpec
-from mdevemu.mdev.types import DEVICE_API
+from mdevemu.profile import DEVICE_API, AcceleratorSpec
 from mdevemu.trace import Event, Trace
 from mdevemu.vfio_user.server import Server
 
@@ -105,6 +105,7 @@ class Emulator:
             Command("query-status", lambda: {"status": "running", "running": True}),
             Command("query-accelerator", self._query_accelerator),
             Command("query-types", self._query_types),
+            Command("explain-mdev", self._explain, [Argument("type")]),
             Command("query-mdevs", self._query_mdevs),
             Command(
                 "create-mdev",
@@ -133,6 +134,9 @@ class Emulator:
         parent = self.parent
         return {
             "name": parent.spec.name,
+            "address": parent.spec.address,
+            "root": parent.spec.root,
+            "numa-node": parent.spec.numa_node,
             "device-id": parent.spec.device_id,
             "pid": os.getpid(),
             "runtime": str(self._runtime),
@@ -164,6 +168,20 @@ class Emulator:
             for kind in self.parent.types.values()
         ]
 
+    def _explain(self, type: str) -> dict[str, object]:
+        attached = {uuid for uuid, server in self._servers.items() if server.connected}
+        found = self.parent.explain(type, attached)
+        place = found.place
+        return {
+            "type": found.type,
+            "place": place and {"hbm": place.hbm, "work-queue": place.work_queue},
+            "lacking": list(found.lacking),
+            "blocking": list(found.blocking),
+            "fitting": [{"type": name, "count": count} for name, count in found.fitting.items()],
+            "moves": None if found.moves is None else [asdict(move) for move in found.moves],
+            "exhausted": found.exhausted,
+        }
+
     def _query_mdevs(self) -> list[dict[str, object]]:
         return [self._show(mdev) for mdev in self.parent.mdevs.values()]
 
@@ -180,6 +198,7 @@ class Emulator:
             "socket": str(self._servers[mdev.uuid].path),
             "weight": mdev.flow.weight,
             "hbm": {"base": part.offset, "size": part.size} if part else None,
+            "work-queue": mdev.place.work_queue,
             "attached": self._servers[mdev.uuid].connected,
         }
 

@@ -5,8 +5,10 @@ import dataclasses
 import click
 
 from hostctl.accesses import Accesses
+from hostctl.cli.explain import show_explanation
 from hostctl.cli.options import Commands, connected, emulator_options, json_option
 from hostctl.control import Mdev
+from hostctl.errors import OK
 from hostctl.output import Output, size
 from hostctl.spec import TYPE_PREFIX
 
@@ -75,6 +77,7 @@ def list_(lab: str | None, control: str | None, as_json: bool) -> None:
 @click.option("--name", help="What to call it; the emulator makes a name up otherwise.")
 @click.option("--uuid", help="Its UUID; the emulator makes one up otherwise.")
 @click.option("--weight", type=click.IntRange(1), help="Its share of the engines against others.")
+@click.option("--explain", is_flag=True, help="Create nothing; say whether it fits, or why not.")
 @emulator_options
 @json_option
 def create(
@@ -82,19 +85,26 @@ def create(
     name: str | None,
     uuid: str | None,
     weight: int | None,
+    explain: bool,
     lab: str | None,
     control: str | None,
     as_json: bool,
-) -> None:
-    """Create an mdev of TYPE and print its UUID."""
+) -> int:
+    """Create an mdev of TYPE and print its UUID.
+
+    With --explain the exit status is 1 if it does not fit.
+    """
     output = Output(json=as_json)
     kind = TYPE_PREFIX + type_.removeprefix(TYPE_PREFIX)
     with connected(lab, control) as emulator:
+        if explain:
+            return show_explanation(emulator.explain(kind), output)
         made = emulator.create(kind, name=name, uuid=uuid, weight=weight)
     if output.json:
         output.record("mdev.create", {"mdev": dataclasses.asdict(made)})
     else:
         output.line(made.uuid)
+    return OK
 
 
 @mdev.command()

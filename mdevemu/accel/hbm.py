@@ -9,6 +9,7 @@ next owner of the same addresses gets a new one.
 import errno
 import fcntl
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mdevemu.errors import RequestError
@@ -19,6 +20,19 @@ from mdevemu.units import MIB, Hpa
 
 GRANULE = 2 * MIB
 """Partitions start and end on multiples of this, in bytes."""
+
+
+def holes(total: int, taken: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What is free of ``total`` bytes, as (offset, bytes), lowest first.
+
+    ``taken`` are ranges of the same form that do not overlap.
+    """
+    found, end = [], 0
+    for offset, size in sorted(taken):
+        if offset > end:
+            found.append((end, offset - end))
+        end = offset + size
+    return [*found, (end, total - end)] if end < total else found
 
 
 @dataclass(eq=False, frozen=True, slots=True)
@@ -52,7 +66,7 @@ class Hbm:
         self.size = size
         self._memory = memory
         self._base = base
-        self._partitions: list[Partition] = []  # lowest offset first
+        self._partitions: list[Partition] = []
 
     @property
     def free_bytes(self) -> int:
@@ -61,28 +75,17 @@ class Hbm:
 
     def holes(self) -> list[tuple[int, int]]:
         """Free ranges, as (offset, bytes), lowest first."""
-        found, end = [], 0
-        for partition in self._partitions:
-            if partition.offset > end:
-                found.append((end, partition.offset - end))
-            end = partition.offset + partition.size
-        return [*found, (end, self.size - end)] if end < self.size else found
+        return holes(self.size, [(each.offset, each.size) for each in self._partitions])
 
-    def room_for(self, size: int) -> int:
-        """How many partitions of ``size`` bytes could be created now."""
-        return sum(count // size for _, count in self.holes())
-
-    def create(self, size: int) -> Partition | None:
-        """Take ``size`` bytes, a multiple of the granule, of the lowest hole; None if none fits.
+    def create(self, offset: int, size: int) -> Partition:
+        """Take ``size`` free bytes at ``offset``, both multiples of the granule.
 
         Raises:
             RequestError: the machine has no memory or descriptor for it; nothing was taken.
         """
         assert size > 0
-        assert size % GRANULE == 0
-        offset = next((at for at, count in self.holes() if count >= size), None)
-        if offset is None:
-            return None
+        assert (offset | size) % GRANULE == 0
+        assert any(at <= offset and offset + size <= at + count for at, count in self.holes())
         base = Hpa(self._base + offset)
         file = _fresh_file(size)
         try:
@@ -93,7 +96,6 @@ class Hbm:
         partition = Partition(offset, size, base, file, backing)
         self._memory.add(base, partition.backing, size)
         self._partitions.append(partition)
-        self._partitions.sort(key=lambda each: each.offset)
         return partition
 
     def remove(self, partition: Partition) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import uuid as uuids
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,21 @@ from mdevemu.mdev.address_space import AddressSpace
 from mdevemu.mdev.attachment import OwnDevice
 from mdevemu.mdev.guest_pasids import GuestPasids
 from mdevemu.mdev.host_iommu import HostIommu
-from mdevemu.mdev.spec import MAX_WEIGHT, NAME_CHARACTERS, AcceleratorSpec, is_name
-from mdevemu.mdev.types import MdevType
 from mdevemu.memory import PhysicalMemory
 from mdevemu.pci.function import Function
 from mdevemu.personalities import registry
+from mdevemu.profile import (
+    MAX_WEIGHT,
+    NAME_CHARACTERS,
+    AcceleratorSpec,
+    Explanation,
+    Holding,
+    MdevType,
+    Occupancy,
+    Place,
+    explain,
+    is_name,
+)
 from mdevemu.trace import Trace
 from mdevemu.units import Hpa
 
@@ -37,6 +47,7 @@ class Mdev:
 
     Attributes:
         name: what the operator calls it; its UUID if he gave no name.
+        place: what it has of everything that slices share.
         partition: its HBM, None if its type has none.
         flow: its place at the scheduler.
     """
@@ -44,6 +55,7 @@ class Mdev:
     uuid: str
     name: str
     type: MdevType
+    place: Place
     partition: Partition | None
     space: AddressSpace
     port: Port
@@ -75,14 +87,37 @@ class Parent:
         self.scheduler = Scheduler(clock)
         self.types = {each.id: each for each in spec.types}
 
+    def occupancy(self, attached: Container[str] = ()) -> Occupancy:
+        """What the slices hold, and so what fits; ``attached`` are UUIDs of those with a VMM."""
+        return Occupancy(
+            self.spec,
+            [
+                Holding(mdev.name, mdev.type, mdev.place, mdev.uuid in attached)
+                for mdev in self.mdevs.values()
+            ],
+        )
+
     def available(self, kind: MdevType) -> int:
         """How many slices of a type could be created now."""
-        room = self.hbm.room_for(kind.hbm) if kind.hbm else kind.instances
-        return max(0, min(kind.instances - self._used(kind), room))
+        return self.occupancy().available(kind)
 
-    def _used(self, kind: MdevType) -> int:
-        """How many slices of a type there are."""
-        return sum(1 for mdev in self.mdevs.values() if mdev.type is kind)
+    def explain(self, type_id: str, attached: Container[str] = ()) -> Explanation:
+        """Whether and where another slice would fit, and if not, why not and what would.
+
+        Raises:
+            ConfigError: there is no such type.
+        """
+        return explain(self.occupancy(attached), self.type(type_id))
+
+    def type(self, type_id: str) -> MdevType:
+        """The type of that id.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if type_id not in self.types:
+            raise ConfigError("type", unknown("type", type_id, self.types))
+        return self.types[type_id]
 
     def step(self) -> bool:
         """Do one piece of work, and pass page requests on; False when there is no work."""
@@ -160,9 +195,7 @@ class Parent:
             ConfigError: unknown type or bad argument (EINVAL), UUID or name taken (EEXIST),
                 or no room for another slice of the type (EUSERS); nothing has changed.
         """
-        kind = self.types.get(type_id)
-        if kind is None:
-            raise ConfigError("type", unknown("type", type_id, self.types))
+        kind = self.type(type_id)
         uuid = _uuid(uuid)
         if name is not None and not is_name(name):
             raise ConfigError("name", f"{shown(name)} (accepted: {NAME_CHARACTERS})")
@@ -172,13 +205,15 @@ class Parent:
             for what, wanted in (("uuid", uuid), ("name", name)):
                 if wanted in (mdev.uuid, mdev.name):
                     raise ConfigError(what, f"there is an mdev {wanted!r}", errno.EEXIST)
-        if not self.available(kind):
-            raise ConfigError("type", self._no_room(kind), errno.EUSERS)
+        now = self.occupancy()
+        place = now.place(kind)
+        if place is None:
+            raise ConfigError("type", _no_room(now, kind), errno.EUSERS)
         try:
-            partition, space = self._take(kind)
+            partition, space = self._take(kind, place)
         except RequestError as refused:
             raise ConfigError("type", f"{kind.id}: {refused.reason}", errno.EUSERS) from None
-        flow = self.scheduler.flow(weight or kind.weight)
+        flow = self.scheduler.flow(weight or self._weight(kind, place))
         port = space.port()
         given = Slice(
             name=name or uuid,
@@ -187,7 +222,7 @@ class Parent:
             hbm_at=space.attached.hbm_at,
             queues=kind.queues,
             max_transfer=kind.max_transfer,
-            engines=self.engines,
+            engines=self._engines_of(kind, place),
             flow=flow,
             trace=self.trace,
             pasids=self._guest_pasids(space, kind),
@@ -196,7 +231,9 @@ class Parent:
         identity = dataclasses.replace(personality.identity, serial=uuids.UUID(uuid).int >> 64)
         function = Function(personality, self.trace, given.name, identity, kind.interrupts)
         personality.interrupt = function.interrupt
-        mdev = Mdev(uuid, given.name, kind, partition, space, port, flow, personality, function)
+        mdev = Mdev(
+            uuid, given.name, kind, place, partition, space, port, flow, personality, function
+        )
         self.mdevs[uuid] = mdev
         self.trace.emit("mdev.created", mdev=mdev.name, uuid=uuid, type=kind.id, pasid=space.pasid)
         return mdev
@@ -213,14 +250,14 @@ class Parent:
             self.hbm.remove(mdev.partition)
         self.trace.emit("mdev.removed", mdev=mdev.name, uuid=mdev.uuid)
 
-    def _take(self, kind: MdevType) -> tuple[Partition | None, AddressSpace]:
+    def _take(self, kind: MdevType, place: Place) -> tuple[Partition | None, AddressSpace]:
         """HBM for a slice, and a place at the IOMMU that reaches it and nothing else.
 
         Raises:
             RequestError: the host or the machine has nothing left; nothing was taken.
         """
         with contextlib.ExitStack() as undo:
-            partition = self.hbm.create(kind.hbm) if kind.hbm else None
+            partition = None if place.hbm is None else self.hbm.create(place.hbm, kind.hbm)
             if partition:
                 undo.callback(self.hbm.remove, partition)
             if kind.pasid_bits is None:
@@ -261,13 +298,28 @@ class Parent:
         _check_weight(weight)
         mdev.flow.weight = weight
 
-    def _no_room(self, kind: MdevType) -> str:
-        """Why there cannot be another slice of a type."""
-        used = self._used(kind)
-        if used >= kind.instances:
-            return f"{kind.id}: {used} of {kind.instances} instances are in use"
-        holes = ", ".join(f"{count} at {at:#x}" for at, count in self.hbm.holes())
-        return f"{kind.id}: no {kind.hbm} adjacent bytes of HBM (free: {holes or 'none'})"
+    def _weight(self, kind: MdevType, place: Place) -> int:
+        """The share of the engines that a slice begins with."""
+        if place.work_queue is None:
+            return kind.weight
+        return self.spec.work_queues[place.work_queue].priority
+
+    def _engines_of(self, kind: MdevType, place: Place) -> Engines:
+        """The engines that a slice's commands run on."""
+        names = kind.engines
+        if place.work_queue is not None:
+            group = self.spec.work_queues[place.work_queue].group
+            names = next(each.engines for each in self.spec.groups if each.name == group)
+        if not names:
+            return self.engines
+        return Engines([each for each in self.engines.all if each.name in names])
+
+
+def _no_room(now: Occupancy, kind: MdevType) -> str:
+    """Why there cannot be another slice of a type, and what there can be."""
+    rooms = {each.id: now.available(each) for each in now.spec.types}
+    fits = ", ".join(f"{name} ({room})" for name, room in rooms.items() if room)
+    return f"{kind.id}: {'; '.join(now.lacking(kind))} (fits now: {fits or 'no type'})"
 
 
 def _check_weight(weight: int) -> None:

@@ -6,7 +6,7 @@ import os
 
 from mdevemu.fds import Fd
 from mdevemu.mdev.parent import Parent
-from mdevemu.mdev.spec import parse
+from mdevemu.profile import parse
 from mdevemu.trace import Trace
 from mdevemu.units import MIB
 
@@ -14,7 +14,7 @@ ALL = ["nop", "copy", "fill", "compare", "crc32c", "sha256", "deflate", "inflate
 ALL += ["aes_gcm_encrypt", "aes_gcm_decrypt"]
 
 BASE = {
-    "accelerator": {"name": "bench", "device-id": 0x0100, "hbm": "16MiB"},
+    "accelerator": {"name": "bench", "hbm": "16MiB"},
     "engine": [{"name": "all", "operations": ALL}],
     "type": [
         {"name": "native", "personality": "native", "hbm": "4MiB", "queues": 4},

@@ -18,7 +18,7 @@ LIMIT = 20
 ACCELERATOR = """
 [accelerator]
 name = "test"
-device-id = 0x0123
+address = "0000:01:04.3"
 hbm = "16MiB"
 [[engine]]
 name = "all"

@@ -147,7 +147,7 @@ def client(service):
 
 def error(reply):
     assert set(reply) <= {"error", "id"}
-    assert set(reply["error"]) == {"class", "desc"}
+    assert {"class", "desc"} <= set(reply["error"]) <= {"class", "desc", "errno"}
     return reply["error"]["class"], reply["error"]["desc"]
 
 

@@ -140,6 +140,9 @@ def test_accelerator_is_described(serving, control):
     (engine,) = found.pop("engines")
     assert found == {
         "name": "test",
+        "address": "0000:01:04.3",
+        "root": "pci0000:00",
+        "numa-node": 0,
         "device-id": 0x123,
         "pid": serving.process.pid,
         "runtime": str(serving.runtime),
@@ -181,6 +184,7 @@ def test_mdev_is_created_with_a_socket_of_its_own(serving, control):
         "socket": str(serving.runtime / f"mdev-{uuid}.sock"),
         "weight": 5,
         "hbm": {"base": 0, "size": 4 * MIB},
+        "work-queue": None,
         "attached": False,
     }
     assert mdev["pasid"] > 0
@@ -223,6 +227,33 @@ def test_refusals_have_their_class_and_change_nothing(serving, control, red):
         assert (found, words in text) == (kind, True), text
     after = control("query-mdevs"), serving.descriptors(), sorted(os.listdir(serving.runtime))
     assert after == before
+
+
+def test_refusals_have_the_errno_of_the_kernels_mdev_abi(control, red, vmm):
+    other = str(uuids.uuid4())
+    for _ in range(2):
+        control("create-mdev", type="mdevemu-native")
+    for name, arguments, expected in (
+        ("create-mdev", {"type": "mdevemu-native", "uuid": other[:-1]}, "EINVAL"),
+        ("create-mdev", {"type": "mdevemu-natvie", "uuid": other}, "EINVAL"),
+        ("create-mdev", {"type": "mdevemu-adder", "uuid": red["uuid"]}, "EEXIST"),
+        ("create-mdev", {"type": "mdevemu-native", "uuid": other}, "EUSERS"),
+        ("remove-mdev", {"uuid": red["uuid"]}, "EBUSY"),
+        ("remove-mdev", {"uuid": other}, "ENOENT"),
+    ):
+        assert control.ask(name, **arguments)["error"]["errno"] == expected
+
+
+def test_explanation_says_what_blocks_and_what_fits(control, red, vmm):
+    found = control("explain-mdev", type="mdevemu-native")
+    assert (found["place"]["hbm"], found["moves"]) == (4 * MIB, [])
+    for _ in range(2):
+        control("create-mdev", type="mdevemu-native")
+    found = control("explain-mdev", type="mdevemu-native")
+    assert (found["place"], found["moves"], found["exhausted"]) == (None, None, False)
+    assert found["lacking"] == ["3 of 3 instances are in use"]
+    assert found["blocking"][0] == "red"
+    assert [each["type"] for each in found["fitting"]] == ["mdevemu-adder"]
 
 
 def test_no_more_mdevs_than_there_is_room_for(control):

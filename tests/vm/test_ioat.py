@@ -17,6 +17,7 @@ import pytest
 from hostctl.control import Control
 from hostctl.spec import SHIPPED
 from images import dmatest
+from mdevemu.profile import locate
 from tests.unit.hostctl.command import Hostctl
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
@@ -33,7 +34,7 @@ SPLITTING = "virtio"
 OUT_OF_TREE = 1 << 12 | 1 << 13
 """Taint of a module that is not signed.  Spec: Linux, admin-guide/tainted-kernels.rst"""
 LAB = (SHIPPED / "ioat.toml").read_text()
-ACCELERATOR = (SHIPPED / "ioat-accel.toml").read_text()
+ACCELERATOR = locate("ioat").read_text()
 
 
 @dataclass

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from mdevemu.accel.hbm import GRANULE, Hbm
+from mdevemu.accel.hbm import GRANULE, Hbm, holes
 from mdevemu.errors import RequestError
 from mdevemu.memory import Miss, PhysicalMemory
 from mdevemu.units import GIB, MIB, Hpa
@@ -23,51 +23,72 @@ def hbm(size=SIZE):
     return Hbm(memory, BASE, size), memory
 
 
+def lowest(made, size):
+    """Where the lowest hole of ``size`` bytes is; None if there is none."""
+    return next((at for at, count in made.holes() if count >= size), None)
+
+
+def take(made, size):
+    """A partition in the lowest hole; None if none fits."""
+    offset = lowest(made, size)
+    return None if offset is None else made.create(offset, size)
+
+
+def test_what_is_not_free_cannot_be_taken():
+    made, _ = hbm()
+    made.create(2 * GRANULE, 2 * GRANULE)
+    for offset, size in ((2, 1), (3, 2), (1, 2), (0, 8), (8, 1), (7, 2)):
+        with pytest.raises(AssertionError):
+            made.create(offset * GRANULE, size * GRANULE)
+    assert made.holes() == [(0, 2 * GRANULE), (4 * GRANULE, 4 * GRANULE)]
+
+
+def test_holes_are_found_whatever_the_order():
+    assert holes(10, [(6, 2), (0, 1), (1, 2)]) == [(3, 3), (8, 2)]
+    assert holes(10, []) == [(0, 10)]
+    assert holes(0, []) == []
+
+
 def test_lowest_hole_that_fits_is_taken():
     made, _ = hbm()
-    a, b, c = (made.create(count * GRANULE) for count in (1, 2, 1))
+    a, b, c = (take(made, count * GRANULE) for count in (1, 2, 1))
     assert [each.offset // GRANULE for each in (a, b, c)] == [0, 1, 3]
     made.remove(b)
-    assert made.create(3 * GRANULE).offset == 4 * GRANULE
-    assert made.create(GRANULE).offset == 1 * GRANULE
-    assert made.create(GRANULE).offset == 2 * GRANULE
+    assert take(made, 3 * GRANULE).offset == 4 * GRANULE
+    assert take(made, GRANULE).offset == 1 * GRANULE
+    assert take(made, GRANULE).offset == 2 * GRANULE
 
 
 def test_bytes_that_are_free_but_apart_do_not_make_a_partition():
     made, _ = hbm()
-    all_of_it = [made.create(GRANULE) for _ in range(8)]
+    all_of_it = [take(made, GRANULE) for _ in range(8)]
     for partition in all_of_it[::2]:
         made.remove(partition)
     assert made.free_bytes == 4 * GRANULE
     assert made.holes() == [(at * GRANULE, GRANULE) for at in (0, 2, 4, 6)]
-    assert made.room_for(GRANULE) == 4
-    assert made.room_for(2 * GRANULE) == 0
-    assert made.create(2 * GRANULE) is None
+    assert take(made, 2 * GRANULE) is None
     made.remove(all_of_it[1])
-    assert made.room_for(3 * GRANULE) == 1
-    assert made.create(3 * GRANULE).offset == 0
+    assert take(made, 3 * GRANULE).offset == 0
 
 
 def test_full_hbm_has_no_room():
     made, _ = hbm(GRANULE)
-    assert made.room_for(GRANULE) == 1
-    partition = made.create(GRANULE)
-    assert (made.free_bytes, made.holes(), made.room_for(GRANULE)) == (0, [], 0)
-    assert made.create(GRANULE) is None
+    partition = take(made, GRANULE)
+    assert (made.free_bytes, made.holes()) == (0, [])
+    assert take(made, GRANULE) is None
     made.remove(partition)
     assert made.holes() == [(0, GRANULE)]
 
 
 def test_hbm_of_no_bytes_has_no_room():
     made, _ = hbm(0)
-    assert made.room_for(GRANULE) == 0
-    assert made.create(GRANULE) is None
+    assert take(made, GRANULE) is None
 
 
 def test_partition_is_at_its_place_in_physical_memory_and_nowhere_after_removal():
     made, memory = hbm()
-    made.create(GRANULE)
-    partition = made.create(2 * GRANULE)
+    take(made, GRANULE)
+    partition = take(made, 2 * GRANULE)
     assert partition.base == BASE + GRANULE
     memory.write(partition.base + 5, b"through memory")
     assert os.pread(partition.file.fileno(), 14, 5) == b"through memory"
@@ -77,7 +98,7 @@ def test_partition_is_at_its_place_in_physical_memory_and_nowhere_after_removal(
 
 
 def test_owner_of_a_file_cannot_change_its_size():
-    partition = hbm()[0].create(GRANULE)
+    partition = hbm()[0].create(0, GRANULE)
     for size in (0, GRANULE - 1, 2 * GRANULE):
         with pytest.raises(PermissionError):
             os.ftruncate(partition.file.fileno(), size)
@@ -85,14 +106,14 @@ def test_owner_of_a_file_cannot_change_its_size():
 
 def test_partitions_are_files_of_their_own():
     made, _ = hbm()
-    first, second = (os.fstat(made.create(GRANULE).file.fileno()) for _ in range(2))
+    first, second = (os.fstat(take(made, GRANULE).file.fileno()) for _ in range(2))
     assert first.st_ino != second.st_ino
     assert first.st_size == second.st_size == GRANULE
 
 
 def test_freed_memory_goes_back_to_the_machine():
     made, _ = hbm()
-    partition = made.create(GRANULE)
+    partition = take(made, GRANULE)
     kept = partition.file.duplicate()
     os.pwrite(kept.fileno(), b"x" * GRANULE, 0)
     assert os.fstat(kept.fileno()).st_blocks * 512 >= GRANULE
@@ -105,14 +126,14 @@ def test_freed_memory_goes_back_to_the_machine():
 def test_partition_that_the_machine_has_no_descriptor_for_is_refused_whole(left):
     made, _ = hbm()
     with few_descriptors(left), pytest.raises(RequestError):
-        made.create(GRANULE)
+        take(made, GRANULE)
     assert made.free_bytes == SIZE
-    assert made.create(GRANULE).offset == 0
+    assert take(made, GRANULE).offset == 0
 
 
 def test_partition_is_scrubbed_even_if_no_descriptor_is_left():
     made, _ = hbm()
-    partition = made.create(GRANULE)
+    partition = take(made, GRANULE)
     with mmap.mmap(partition.file.fileno(), GRANULE) as mapping:
         mapping[:5] = b"bytes"
         with few_descriptors(0):
@@ -156,7 +177,7 @@ class Partitions(RuleBasedStateMachine):
     @rule(target=owners, granules=st.integers(1, 4))
     def create(self, granules):
         expected = self.fits(granules)
-        partition = self.hbm.create(granules * GRANULE)
+        partition = take(self.hbm, granules * GRANULE)
         if expected is None:
             assert partition is None
             return None
@@ -178,15 +199,6 @@ class Partitions(RuleBasedStateMachine):
         self.hbm.remove(owner.partition)
         self.cells = [None if each is owner else each for each in self.cells]
         self.gone.append(owner)
-
-    @rule(granules=st.integers(1, 8))
-    def room_is_what_can_be_created(self, granules):
-        room, made = self.hbm.room_for(granules * GRANULE), []
-        while (partition := self.hbm.create(granules * GRANULE)) is not None:
-            made.append(partition)
-        assert len(made) == room
-        for partition in made:
-            self.hbm.remove(partition)
 
     @invariant()
     def counts_agree(self):

@@ -24,7 +24,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def emulator(folder: Path) -> Iterator[Emulator]:
-    accelerator = read_lab(find_lab("demo")).accelerator.file
+    accelerator = read_lab(find_lab("demo")).profile
     emulator = Emulator(accelerator, folder / "run", folder / "log", os.getpid())
     yield emulator
     emulator.close()

@@ -31,7 +31,7 @@ def hostctl(folder):
 
 @pytest.fixture(scope="module")
 def emulator(folder):
-    accelerator = read_lab(find_lab("rid")).accelerator.file
+    accelerator = read_lab(find_lab("rid")).profile
     made = Emulator(accelerator, folder / "run", folder / "log", os.getpid())
     yield made
     made.close()
@@ -178,7 +178,7 @@ def test_following_one_mdev_from_a_number_on_is_quiet_about_the_rest(hostctl, em
 
 
 def test_following_ends_with_its_emulator(hostctl, folder):
-    accelerator = read_lab(find_lab("rid")).accelerator.file
+    accelerator = read_lab(find_lab("rid")).profile
     other = Emulator(accelerator, folder / "other", folder / "other-log", os.getpid())
     mdev = other.control.create("mdevemu-function", name="red", uuid=None, weight=None)
     bench = Bench(SocketAccess(mdev.socket))

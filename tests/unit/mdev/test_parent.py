@@ -20,7 +20,7 @@ from tests.support.limits import few_descriptors
 from tests.support.native import DATA, DESTINATION_HBM, Driver, descriptor
 
 SPEC = {
-    "accelerator": {"name": "bench", "device-id": 0x0100, "hbm": "16MiB"},
+    "accelerator": {"name": "bench", "hbm": "16MiB"},
     "engine": [{"name": "all", "operations": ALL}],
     "type": [
         {"name": "large", "hbm": "8MiB", "weight": 2},
@@ -180,7 +180,10 @@ def test_slice_for_which_there_is_no_hbm_is_refused(parent):
     parent.create("mdevemu-large")
     parent.create("mdevemu-large")
     text = refused(parent, errno.EUSERS, "mdevemu-small")
-    assert text == "type: mdevemu-small: no 2097152 adjacent bytes of HBM (free: none)"
+    assert text == (
+        "type: mdevemu-small: no 2097152 adjacent bytes of HBM (free: none) "
+        "(fits now: mdevemu-bare (2), mdevemu-adder (4096))"
+    )
     parent.create("mdevemu-bare")
 
 

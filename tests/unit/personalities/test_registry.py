@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mdevemu.errors import ConfigError
-from mdevemu.mdev.spec import parse
+from mdevemu.profile import parse
 from mdevemu.personalities import registry
 from mdevemu.personalities.adder import Adder
 from tests.support.bench import BASE, Bench

@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 
 from mdevemu.accel.operations import OPERATIONS
 from mdevemu.errors import ConfigError
-from mdevemu.mdev.spec import load, parse
-from mdevemu.mdev.types import MdevType
+from mdevemu.profile import MdevType, load, parse
 from mdevemu.units import GIB, MIB
 
 GOOD = {
-    "accelerator": {"name": "demo", "device-id": 0x200, "hbm": "256MiB"},
+    "accelerator": {"name": "demo", "address": "0000:02:00.0", "hbm": "256MiB"},
     "engine": [
         {"name": "dma0", "operations": ["nop", "copy"]},
         {"name": "crypto0", "operations": ["sha256"]},
@@ -76,7 +75,7 @@ def test_everything_in_a_good_file_is_found():
 
 def test_what_is_not_given_has_its_default():
     given = copy.deepcopy(GOOD)
-    del given["accelerator"]["device-id"]
+    del given["accelerator"]["address"]
     spec = parse("lab.toml", given)
     assert spec.device_id == 0x100
     small = spec.types[1]
@@ -190,12 +189,14 @@ SIZES += ["2MB", "2 M", "-2MiB", "1.5GiB", "0x200000", "2MiBKiB", "3MiB", "65GiB
 SIZES += [f"{LONG}MiB", 10**5000, "²MiB", "2\nMiB"]
 TEXTS = [1, True, None, [], ["native"], {}, {"a": 1}, 1.5, float("nan"), 10**5000]
 NAMES = [*TEXTS, "", " ", "a b", "a/b", "../x", "a\n", "-", "._-", "\0", "a" * 5000 + " "]
+ADDRESSES = ["", "01:00.0", "0000:01:20.0", "0000:01:00.8", "0000:1:00.0", "0000:01:00.0\n"]
 NUMBERS = [-1, 0x1_0000, 1.0, True, False, None, "1", [], {}, 10**5000, float("inf")]
 COUNTS = [0, -1, 1.0, True, None, "1", [1], {}, 10**5000]
 
 WRONG = [
     *[("accelerator", "name", value, "") for value in (MISSING, *NAMES)],
-    *[("accelerator", "device-id", value, "0 to 65535") for value in NUMBERS],
+    *[("accelerator", "address", value, "") for value in (*TEXTS, *ADDRESSES)],
+    *[("accelerator", "numa-node", value, "0 to 1023") for value in NUMBERS],
     *[("accelerator", "hbm", value, "64 GiB, as '64MiB'") for value in SIZES],
     ("accelerator", "hbm", MISSING, "is missing"),
     *[("engine", "name", value, "") for value in (MISSING, *NAMES)],
@@ -233,7 +234,7 @@ def test_wrong_value_is_refused_by_file_table_and_key(table, key, value, accepte
     ("table", "key", "near"),
     [
         ("accelerator", "nmae", "name"),
-        ("accelerator", "device_id", "device-id"),
+        ("accelerator", "adress", "address"),
         ("engine", "operation", "operations"),
         ("type", "wieght", "weight"),
         ("type", "HBM", None),
@@ -259,7 +260,7 @@ def test_unknown_table_names_the_nearest(key, near):
     text = refusal(GOOD | {key: []})
     assert text.startswith(f"lab.toml: unknown table {key!r}")
     assert near is None or f"did you mean {near!r}?" in text
-    assert "(accepted: accelerator, engine, type)" in text
+    assert "(accepted: accelerator, chain, engine, group, hbm, link, queue, type)" in text
 
 
 @pytest.mark.parametrize("value", [MISSING, 1, "x", [], [{}], None])
@@ -280,7 +281,7 @@ def test_at_least_one_table_of_engines_and_types_is_needed(kind, value):
 @pytest.mark.parametrize("kind", ["engine", "type"])
 def test_name_that_is_there_twice_is_refused(kind):
     text = refusal(GOOD | {kind: [GOOD[kind][0]] * 2})
-    assert text == f"lab.toml: [[{kind}]]: name {GOOD[kind][0]['name']!r} is there twice"
+    assert text == f"lab.toml: [[{kind}]] 2: name: {GOOD[kind][0]['name']!r} is there twice"
 
 
 def test_misspelt_operation_names_the_nearest():
@@ -350,7 +351,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=3,
 )
-keys = st.sampled_from(["name", "hbm", "device-id", "operations", "personality", "weight"])
+keys = st.sampled_from(["name", "hbm", "address", "operations", "personality", "weight"])
 keys |= st.sampled_from(["queues", "instances", "description"]) | st.text(max_size=6)
 tables = st.dictionaries(keys, values, max_size=6)
 files = st.dictionaries(

@@ -22,6 +22,10 @@ class MdevType:
         max_transfer: the most bytes that a command moves; None leaves it to the personality.
         pasid_bits: width of the guest's own PASIDs; None attaches by one of the host's.
         interrupts: which capability a slice has for its messages.
+        compute: how many of the accelerator's compute shares it takes.
+        starts: where its HBM may begin, in bytes, lowest first; empty for anywhere.
+        engines: names of the engines that its commands run on; empty for all.
+        work_queues: names of the work queues of which it gets one; empty for none.
     """
 
     name: str
@@ -34,6 +38,10 @@ class MdevType:
     max_transfer: int | None = None
     pasid_bits: int | None = None
     interrupts: MessageKind = MessageKind.MSIX
+    compute: int = 0
+    starts: tuple[int, ...] = ()
+    engines: tuple[str, ...] = ()
+    work_queues: tuple[str, ...] = ()
 
     @property
     def attach(self) -> str:
@@ -58,4 +66,6 @@ class MdevType:
         ]
         if self.max_transfer is not None:
             lines.append(f"max-transfer={self.max_transfer}")
+        if self.compute:
+            lines.append(f"compute={self.compute}")
         return "\n".join([*lines, self.description] if self.description else lines)
