@@ -87,11 +87,81 @@ class Type:
     id: str
     name: str
     description: str
+    device_api: str
     personality: str
     available: int
     hbm: int
     weight: int
     queues: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accelerator:
+    """The accelerator as the emulator describes it.
+
+    Attributes:
+        address: where it is on the PCI bus; what mdevctl calls the parent.
+        root: the PCI root above it.
+        definitions: the folder below which its definitions are; None if it has none.
+    """
+
+    name: str
+    address: str
+    root: str
+    numa_node: int
+    definitions: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """Something that can be read, and maybe written, of an mdev."""
+
+    name: str
+    value: str
+    writable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """An mdev that a layout wants.
+
+    Attributes:
+        hbm: where its HBM begins, in bytes; None if it has none.
+        again: the name of the one that it replaces; None for a new one.
+    """
+
+    type: str
+    hbm: int | None
+    again: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Names of mdevs that stay and that go for a layout, and those that are made then."""
+
+    keep: tuple[str, ...]
+    remove: tuple[str, ...]
+    create: tuple[Creation, ...]
+
+    @property
+    def empty(self) -> bool:
+        """There is nothing to do."""
+        return not self.remove and not self.create
+
+
+def _plan(reply: Table) -> Plan:
+    return Plan(
+        keep=reply.texts("keep"),
+        remove=reply.texts("remove"),
+        create=tuple(
+            Creation(
+                each.text("type"),
+                None if each.raw("hbm") is None else each.whole("hbm", 0),
+                None if each.raw("again") is None else each.text("again"),
+            )
+            for each in reply.tables("create")
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +275,28 @@ class Control:
     def _table(self, command: str, **arguments: object) -> Table:
         return Table(command, self.ask(command, **arguments), nonsense)
 
+    def accelerator(self) -> Accelerator:
+        """What the emulator serves."""
+        reply = self._table("query-accelerator")
+        return Accelerator(
+            name=reply.text("name"),
+            address=reply.text("address"),
+            root=reply.text("root"),
+            numa_node=reply.whole("numa-node", 0),
+            definitions=None if reply.raw("definitions") is None else reply.text("definitions"),
+        )
+
+    def attributes(self, mdev: str) -> list[Attribute]:
+        """What can be read of the mdev of that UUID or name."""
+        return [
+            Attribute(each.text("name"), str(each.raw("value")), each.truth("writable"))
+            for each in self._list("query-attributes", uuid=mdev)
+        ]
+
+    def set_attribute(self, mdev: str, name: str, value: str) -> None:
+        """Change an attribute of the mdev of that UUID or name."""
+        self.ask("set-attribute", uuid=mdev, name=name, value=value)
+
     def mdevs(self) -> list[Mdev]:
         """Every mdev that exists."""
         return [_mdev(reply) for reply in self._list("query-mdevs")]
@@ -224,6 +316,7 @@ class Control:
                 id=reply.text("id"),
                 name=reply.text("name"),
                 description=reply.text("description", "") if reply.raw("description") else "",
+                device_api=reply.text("device-api"),
                 personality=reply.text("personality"),
                 available=reply.whole("available-instances", 0),
                 hbm=reply.whole("hbm", 0),
@@ -236,6 +329,14 @@ class Control:
     def explain(self, kind: str) -> Explanation:
         """Whether another mdev of the type with id ``kind`` fits, and if not, why not."""
         return _explanation(self._table("explain-mdev", type=kind))
+
+    def plan(self, layout: Mapping[str, int], *, force: bool) -> Plan:
+        """What would be done to have so many mdevs of each type, by type id."""
+        return _plan(self._table("plan-layout", layout=dict(layout), force=force or None))
+
+    def apply(self, layout: Mapping[str, int], *, force: bool) -> Plan:
+        """Have so many mdevs of each type, by type id; all of it, or nothing."""
+        return _plan(self._table("apply-layout", layout=dict(layout), force=force or None))
 
     def walk(self, mdev: str, iova: int, pasid: int | None = None, *, write: bool = False) -> Walk:
         """How an Iova is translated for the mdev of that UUID or name; moves nothing.

@@ -13,6 +13,7 @@ from pathlib import Path
 from hostctl.errors import HostError
 from hostctl.processes import Identity
 from hostctl.tables import Table
+from mdevemu import durable
 from mdevemu.errors import ConfigError, unknown
 
 # The longest name in a lab's folder: emulator/mdev-<36 characters>.sock.
@@ -156,9 +157,7 @@ class Folder:
 
     def write(self, record: Record) -> None:
         """Replace the record at once; a reader sees the old one or the new one."""
-        fresh = self.path / f"{_RECORD}.new"
-        fresh.write_text(json.dumps(asdict(record), indent=1) + "\n")
-        fresh.replace(self.path / _RECORD)
+        durable.write(self.path / _RECORD, json.dumps(asdict(record), indent=1).encode() + b"\n")
 
     @contextlib.contextmanager
     def locked(self, what: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:

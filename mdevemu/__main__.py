@@ -33,8 +33,13 @@ def main() -> None:
     required=True,
     help="Folder for the sockets; made with mode 0700.",
 )
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    help="Folder with definitions in etc/mdevctl.d; the automatic ones are started.",
+)
 @click.option("--parent", type=int, help="End when the process with this id, our parent, ends.")
-def serve(profile: str, runtime: Path, parent: int | None) -> None:
+def serve(profile: str, runtime: Path, root: Path | None, parent: int | None) -> None:
     """Serve an accelerator until SIGTERM, SIGINT or the command quit.
 
     PROFILE is a file, or the name of a profile that comes with the program.
@@ -44,7 +49,7 @@ def serve(profile: str, runtime: Path, parent: int | None) -> None:
         _end_with(parent)
     _allow_descriptors()
     ready = json.dumps({"ready": True, "control": str(runtime / CONTROL_SOCKET)})
-    Emulator(load(locate(profile)), runtime).serve(lambda: print(ready, flush=True))
+    Emulator(load(locate(profile)), runtime, root=root).serve(lambda: print(ready, flush=True))
 
 
 @main.command()

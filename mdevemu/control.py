@@ -29,7 +29,7 @@ MAX_BACKLOG = 16 << 20
 
 READ_SIZE = 1 << 16
 
-KINDS: dict[str, type] = {"str": str, "int": int, "bool": bool}
+KINDS: dict[str, type] = {"str": str, "int": int, "bool": bool, "object": dict}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Argument:
     """One argument of a command."""
 
     name: str
-    kind: Literal["str", "int", "bool"] = "str"
+    kind: Literal["str", "int", "bool", "object"] = "str"
     optional: bool = False
 
 
@@ -210,6 +210,7 @@ class Control:
             {"name": "str", "meta-type": "builtin", "json-type": "string"},
             {"name": "int", "meta-type": "builtin", "json-type": "int"},
             {"name": "bool", "meta-type": "builtin", "json-type": "boolean"},
+            {"name": "object", "meta-type": "builtin", "json-type": "object"},
         ]
         for command in self._commands.values():
             members = [

@@ -4,19 +4,24 @@ import errno
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from mdevemu.autostart import start_defined
 from mdevemu.control import Argument, Command, Control
 from mdevemu.coverage import Coverage
+from mdevemu.definitions import Definition, Definitions
 from mdevemu.errors import ConfigError
 from mdevemu.faults import Faults
 from mdevemu.inspection import Inspection
+from mdevemu.layouts import Hands, Layouts
 from mdevemu.loop import Loop
+from mdevemu.mdev import attributes
 from mdevemu.mdev.parent import Mdev, Parent
-from mdevemu.profile import DEVICE_API, AcceleratorSpec
+from mdevemu.profile import DEVICE_API, AcceleratorSpec, Place
 from mdevemu.trace import Event, Trace
 from mdevemu.vfio_user.server import Server
 
@@ -31,8 +36,11 @@ class Emulator:
         spec: AcceleratorSpec,
         runtime: Path,
         clock: Callable[[], int] = time.monotonic_ns,
+        root: Path | None = None,
     ) -> None:
         """Make ``runtime``, a folder of mode 0700, and listen for control in it.
+
+        Below ``root`` are definitions; those that are automatic are started.
 
         Raises:
             ConfigError: the folder or a socket cannot be used.
@@ -44,11 +52,16 @@ class Emulator:
         self.inspection = Inspection(self.parent, self._tell)
         self.faults = Faults(self.parent)
         self.coverage = Coverage(self.parent, on=spec.coverage)
+        hands = Hands(self._create_at, self._remove, self._attached)
+        self._layouts = Layouts(self.parent, hands)
         _make_private(runtime)
         self._loop = Loop(clock, self.parent.scheduler.alarms)
         self._loop.work(self._work)
         self.control = Control(runtime / CONTROL_SOCKET, self._loop, self._commands())
         self.trace.listen(self._heard)
+        self._root = root
+        if root is not None:
+            start_defined(Definitions(root), spec.address, self._start_defined, self._not_started)
 
     def serve(self, ready: Callable[[], None] = lambda: None) -> None:
         """Run until ``quit``, SIGTERM or SIGINT; then take everything down.
@@ -122,11 +135,18 @@ class Emulator:
                 self._remove_named,
                 [Argument("uuid"), Argument("force", "bool", True)],
             ),
+            Command("query-attributes", self._query_attributes, [Argument("uuid")]),
+            Command(
+                "set-attribute",
+                self._set_attribute,
+                [Argument("uuid"), Argument("name"), Argument("value")],
+            ),
             Command("set-weight", self._set_weight, [Argument("uuid"), Argument("weight", "int")]),
             Command("query-counters", self._query_counters, [Argument("mdev", optional=True)]),
             *self.inspection.commands(),
             *self.faults.commands(),
             *self.coverage.commands(),
+            *self._layouts.commands(),
             Command("quit", self._quit),
         ]
 
@@ -140,6 +160,7 @@ class Emulator:
             "device-id": parent.spec.device_id,
             "pid": os.getpid(),
             "runtime": str(self._runtime),
+            "definitions": self._root and str(self._root),
             "hbm": {"total": parent.hbm.size, "free": parent.hbm.free_bytes},
             "engines": [
                 {
@@ -169,8 +190,7 @@ class Emulator:
         ]
 
     def _explain(self, type: str) -> dict[str, object]:
-        attached = {uuid for uuid, server in self._servers.items() if server.connected}
-        found = self.parent.explain(type, attached)
+        found = self.parent.explain(type, self._attached())
         place = found.place
         return {
             "type": found.type,
@@ -181,6 +201,10 @@ class Emulator:
             "moves": None if found.moves is None else [asdict(move) for move in found.moves],
             "exhausted": found.exhausted,
         }
+
+    def _attached(self) -> set[str]:
+        """UUIDs of mdevs with a VMM."""
+        return {uuid for uuid, server in self._servers.items() if server.connected}
 
     def _query_mdevs(self) -> list[dict[str, object]]:
         return [self._show(mdev) for mdev in self.parent.mdevs.values()]
@@ -209,7 +233,18 @@ class Emulator:
         name: str | None = None,
         weight: int | None = None,
     ) -> dict[str, object]:
-        mdev = self.parent.create(type, uuid=uuid, name=name, weight=weight)
+        return self._show(self._create_at(type, uuid, name, weight))
+
+    def _create_at(
+        self,
+        type: str,
+        uuid: str | None,
+        name: str | None,
+        weight: int | None,
+        place: Place | None = None,
+    ) -> Mdev:
+        """Make an mdev with its socket."""
+        mdev = self.parent.create(type, uuid=uuid, name=name, weight=weight, place=place)
         path = self._runtime / f"mdev-{mdev.uuid}.sock"
         try:
             self._servers[mdev.uuid] = Server(
@@ -219,9 +254,22 @@ class Emulator:
             self.parent.remove(mdev)
             raise
         self.coverage.watch(mdev)
-        shown = self._show(mdev)
-        self.control.event("MDEV_CREATED", shown)
-        return shown
+        self.control.event("MDEV_CREATED", self._show(mdev))
+        return mdev
+
+    def _start_defined(self, definition: Definition) -> None:
+        """Create an mdev with its attributes, or not at all."""
+        mdev = self._create_at(definition.type, definition.uuid, None, None)
+        try:
+            for name, value in definition.attributes:
+                attributes.write(self.parent, mdev, name, value)
+        except ConfigError:
+            self._remove(mdev)
+            raise
+
+    def _not_started(self, uuid: str, wrong: ConfigError) -> None:
+        self.trace.emit("mdev.not_started", uuid=uuid, why=str(wrong))
+        print(f"mdevemu: {uuid} is not started: {wrong}", file=sys.stderr, flush=True)
 
     def _remove_named(self, uuid: str, force: bool = False) -> dict[str, object]:
         mdev = self.parent.find(uuid)
@@ -239,6 +287,17 @@ class Emulator:
 
     def _set_weight(self, uuid: str, weight: int) -> dict[str, object]:
         self.parent.set_weight(self.parent.find(uuid), weight)
+        return {}
+
+    def _query_attributes(self, uuid: str) -> list[dict[str, object]]:
+        mdev = self.parent.find(uuid)
+        return [
+            {"name": name, "value": each.read(mdev), "writable": each.write is not None}
+            for name, each in attributes.ATTRIBUTES.items()
+        ]
+
+    def _set_attribute(self, uuid: str, name: str, value: str) -> dict[str, object]:
+        attributes.write(self.parent, self.parent.find(uuid), name, value)
         return {}
 
     def _query_counters(self, mdev: str | None = None) -> list[dict[str, object]]:

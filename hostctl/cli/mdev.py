@@ -1,16 +1,18 @@
-"""``hostctl mdev``: types, and slices in being."""
+"""``hostctl mdev``: slices in being; mdevctl's verbs, and a few of our own."""
 
 import dataclasses
 
 import click
 
 from hostctl.accesses import Accesses
+from hostctl.cli import mdevctl
 from hostctl.cli.explain import show_explanation
 from hostctl.cli.options import Commands, connected, emulator_options, json_option
 from hostctl.control import Mdev
 from hostctl.errors import OK
 from hostctl.output import Output, size
 from hostctl.spec import TYPE_PREFIX
+from mdevemu.errors import ConfigError, unknown
 
 _COLUMNS = ("name", "uuid", "type", "pasid", "weight", "hbm", "attached")
 
@@ -25,51 +27,30 @@ def row(mdev: Mdev) -> tuple[object, ...]:
 
 @click.group(cls=Commands)
 def mdev() -> None:
-    """Types, and slices in being."""
+    """Types, definitions, and slices in being: mdevctl's verbs, and a few of our own."""
+
+
+for command in mdevctl.COMMANDS:
+    mdev.add_command(command)
 
 
 @mdev.command()
+@click.argument("names", metavar="[MDEV]...", nargs=-1)
 @emulator_options
 @json_option
-def types(lab: str | None, control: str | None, as_json: bool) -> None:
-    """List what slices there can be."""
-    output = Output(json=as_json)
-    with connected(lab, control) as emulator:
-        found = emulator.types()
-    if output.json:
-        output.record("mdev.types", {"types": [dataclasses.asdict(kind) for kind in found]})
-        return
-    output.rows(
-        "",
-        ("type", "available", "personality", "hbm", "weight", "queues", "description"),
-        [
-            (
-                kind.id,
-                kind.available,
-                kind.personality,
-                size(kind.hbm),
-                kind.weight,
-                kind.queues,
-                # Before its last line the description repeats the attributes, as in sysfs.
-                kind.description.rpartition("\n")[2],
-            )
-            for kind in found
-        ],
-    )
-
-
-@mdev.command("list")
-@emulator_options
-@json_option
-def list_(lab: str | None, control: str | None, as_json: bool) -> None:
-    """List the mdevs that exist."""
+def show(names: tuple[str, ...], lab: str | None, control: str | None, as_json: bool) -> None:
+    """Show mdevs, all or some by name or UUID, as a table: PASID, weight, HBM, who is attached."""
     output = Output(json=as_json)
     with connected(lab, control) as emulator:
         found = emulator.mdevs()
+    for name in names:
+        if not any(name in (each.name, each.uuid) for each in found):
+            raise ConfigError("MDEV", unknown("mdev", name, [each.name for each in found]))
+    chosen = [each for each in found if not names or {each.name, each.uuid} & set(names)]
     if output.json:
-        output.record("mdev.list", {"mdevs": [dataclasses.asdict(each) for each in found]})
+        output.record("mdev.show", {"mdevs": [dataclasses.asdict(each) for each in chosen]})
     else:
-        output.rows("", _COLUMNS, [row(each) for each in found])
+        output.rows("", _COLUMNS, [row(each) for each in chosen])
 
 
 @mdev.command()

@@ -188,8 +188,9 @@ class Parent:
         uuid: str | None = None,
         name: str | None = None,
         weight: int | None = None,
+        place: Place | None = None,
     ) -> Mdev:
-        """Make a slice; without a UUID it gets a random one.
+        """Make a slice; without a UUID it gets a random one, without a place the lowest.
 
         Raises:
             ConfigError: unknown type or bad argument (EINVAL), UUID or name taken (EEXIST),
@@ -206,9 +207,10 @@ class Parent:
                 if wanted in (mdev.uuid, mdev.name):
                     raise ConfigError(what, f"there is an mdev {wanted!r}", errno.EEXIST)
         now = self.occupancy()
-        place = now.place(kind)
-        if place is None:
+        lowest = now.place(kind)
+        if lowest is None:
             raise ConfigError("type", _no_room(now, kind), errno.EUSERS)
+        place = place or lowest
         try:
             partition, space = self._take(kind, place)
         except RequestError as refused:

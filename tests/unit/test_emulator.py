@@ -146,6 +146,7 @@ def test_accelerator_is_described(serving, control):
         "device-id": 0x123,
         "pid": serving.process.pid,
         "runtime": str(serving.runtime),
+        "definitions": None,
         "hbm": {"total": 16 * MIB, "free": 16 * MIB},
     }
     assert engine["name"] == "all"

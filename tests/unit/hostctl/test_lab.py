@@ -186,7 +186,7 @@ def test_walk_of_own_hbm_succeeds_and_of_nothing_is_a_finding(
 
 
 def test_output_for_pipes_is_plain_and_aligned(hostctl: Hostctl, session: Session) -> None:
-    text = hostctl.run("mdev", "list").stdout
+    text = hostctl.run("mdev", "show").stdout
     assert "\x1b" not in text
     header, row = text.splitlines()
     assert header.startswith("NAME  UUID")

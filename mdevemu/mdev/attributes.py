@@ -1,0 +1,55 @@
+"""What can be read and written of an mdev, as files in its sysfs folder would say it."""
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mdevemu.errors import ConfigError, shown, unknown
+from mdevemu.mdev.parent import Mdev, Parent
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One attribute; its value is a text without a newline.
+
+    Attributes:
+        read: its value now.
+        write: change it, or refuse; None if nobody can.
+    """
+
+    read: Callable[[Mdev], str]
+    write: Callable[[Parent, Mdev, str], None] | None = None
+
+
+def _set_weight(parent: Parent, mdev: Mdev, value: str) -> None:
+    if not (value.isascii() and value.isdigit() and len(value) <= 9):
+        raise ConfigError("weight", f"{shown(value)} is not a whole number")
+    parent.set_weight(mdev, int(value))
+
+
+ATTRIBUTES: dict[str, Attribute] = {
+    "busy_ns": Attribute(lambda mdev: str(mdev.flow.busy_ns)),
+    "hbm_base": Attribute(lambda mdev: str(mdev.partition.offset if mdev.partition else 0)),
+    "hbm_size": Attribute(lambda mdev: str(mdev.type.hbm)),
+    "name": Attribute(lambda mdev: mdev.name),
+    "pasid": Attribute(lambda mdev: "" if mdev.space.pasid is None else str(mdev.space.pasid)),
+    "personality": Attribute(lambda mdev: mdev.type.personality),
+    "weight": Attribute(lambda mdev: str(mdev.flow.weight), _set_weight),
+    "work_queue": Attribute(lambda mdev: mdev.place.work_queue or ""),
+}
+
+
+def write(parent: Parent, mdev: Mdev, name: str, value: str) -> None:
+    """Change an attribute.
+
+    Raises:
+        ConfigError: there is none of that name (ENOENT), nobody can change it (EACCES), or
+            the value cannot be (EINVAL); nothing has changed.
+    """
+    attribute = ATTRIBUTES.get(name)
+    if attribute is None:
+        raise ConfigError("attribute", unknown("attribute", name, ATTRIBUTES), errno.ENOENT)
+    if attribute.write is None:
+        writable = ", ".join(sorted(name for name, each in ATTRIBUTES.items() if each.write))
+        raise ConfigError(name, f"can only be read (accepted: {writable})", errno.EACCES)
+    attribute.write(parent, mdev, value.strip())
