@@ -83,6 +83,11 @@ class Compiler:
     assumed: tuple[str, ...] = tuple(ASSUMED.split())
 
 
+def of_release(codename: str, *packages: str) -> Root:
+    """A few packages of a Debian release, by its codename, in a private root of their own."""
+    return Root(suites=(Suite(codename),), packages=packages)
+
+
 VFIO = ("vfio_pci", "vfio_iommu_type1")
 """The guest's way to its own devices from user space, behind a virtual IOMMU."""
 

@@ -29,7 +29,7 @@ class Sysroot:
     """A private root that is whole.
 
     Attributes:
-        folder: what is kept of it: ``root``, ``vmlinux`` and ``packages.json``.
+        folder: what is kept of it: ``root``, ``packages.json`` and, of a kernel, ``vmlinux``.
     """
 
     folder: Path
@@ -194,9 +194,10 @@ def _make(folder: Path, root: Root, progress: Progress) -> None:
     progress.phase("private root")
     archive.unpack(archives, making / "root", progress)
     sysroot = Sysroot(making)
-    depmod = sysroot.program("usr/bin/kmod", "depmod")
-    depmod.run("-b", str(sysroot.path), sysroot.kernel_release)
-    _extract_kernel(sysroot)
+    if (sysroot.path / "boot").is_dir():
+        depmod = sysroot.program("usr/bin/kmod", "depmod")
+        depmod.run("-b", str(sysroot.path), sysroot.kernel_release)
+        _extract_kernel(sysroot)
     sums = {file.name: _sha256(file) for file in archives}
     (making / "packages.json").write_text(json.dumps(sums, indent=1))
     progress.done()

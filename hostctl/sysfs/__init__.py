@@ -1,0 +1,1 @@
+"""The mdev tree of a Linux host, served live from an emulator."""
