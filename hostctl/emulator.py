@@ -21,9 +21,16 @@ _PATIENCE = 3.0
 _REFUSED = 2
 
 
-def command_line(accelerator: Path, runtime: Path, parent: int | None = None) -> list[str]:
-    """How the emulator of an accelerator is started; it ends with process ``parent``."""
-    line = [sys.executable, "-m", "mdevemu", "serve", str(accelerator), "--runtime", str(runtime)]
+def command_line(
+    profile: Path, runtime: Path, root: Path | None = None, parent: int | None = None
+) -> list[str]:
+    """How the emulator of an accelerator is started.
+
+    Its definitions are below ``root``; it ends with process ``parent``.
+    """
+    line = [sys.executable, "-m", "mdevemu", "serve", str(profile), "--runtime", str(runtime)]
+    if root is not None:
+        line += ["--root", str(root)]
     return line if parent is None else [*line, "--parent", str(parent)]
 
 
@@ -36,14 +43,18 @@ class Emulator:
         control_path: its control socket.
     """
 
-    def __init__(self, accelerator: Path, runtime: Path, log: Path, parent: int) -> None:
+    def __init__(
+        self, profile: Path, runtime: Path, log: Path, parent: int, root: Path | None = None
+    ) -> None:
         """Start it and wait until it is ready; its stderr goes to ``log``.
 
+        Its definitions are below ``root``.
+
         Raises:
-            ConfigError: it refused the accelerator's file.
+            ConfigError: it refused the profile.
             HostError, VmError, TimedOut: it did not start; it is gone again.
         """
-        self.argv = command_line(accelerator, runtime, parent)
+        self.argv = command_line(profile, runtime, root, parent)
         self._log = log
         self._control: Control | None = None
         self._child = spawn(self.argv, log=log, stdout=subprocess.PIPE)

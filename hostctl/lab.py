@@ -87,6 +87,7 @@ class Lab:
             self.folder.emulator,
             self.folder.path / "emulator.log",
             os.getpid(),
+            self.spec.definitions,
         )
         self._record.emulator = self._emulator.identity
         self._write()

@@ -10,8 +10,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import yaml
-
 from hostctl.spec import TYPE_PREFIX, read_toml
 from hostctl.tables import Table
 from mdevemu.errors import ConfigError, unknown
@@ -59,6 +57,8 @@ def as_toml(label: str, layout: Layout) -> str:
 
 
 def _read_yaml(file: Path) -> Table:
+    import yaml  # here, as no other command has a use for it
+
     try:
         return Table(str(file), yaml.safe_load(file.read_text()))
     except OSError as error:

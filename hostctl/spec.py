@@ -58,12 +58,14 @@ class LabSpec:
 
     Attributes:
         profile: the file of its accelerator's profile.
+        definitions: the folder below which its accelerator's definitions are; None for none.
     """
 
     file: Path
     name: str
     profile: Path
     accelerator: AcceleratorSpec
+    definitions: Path | None
     mdevs: tuple[MdevSpec, ...]
     vms: tuple[VmSpec, ...]
 
@@ -120,7 +122,7 @@ def read_lab(file: Path) -> LabSpec:
     top = read_toml(file)
     top.only(("lab", "mdev", "vm"))
     lab = top.table("lab")
-    lab.only(("name", "accelerator"))
+    lab.only(("name", "accelerator", "definitions"))
     name = lab.name("name")
     profile = locate(lab.text("accelerator"), file.parent, f"{lab.where}.accelerator")
     accelerator = load(profile)
@@ -130,7 +132,9 @@ def read_lab(file: Path) -> LabSpec:
     vms = tuple(_vm(table, [mdev.name for mdev in mdevs]) for table in top.tables("vm"))
     _distinct(top, "vm", [vm.name for vm in vms])
     _distinct(top, "vm", [mdev for vm in vms for mdev in vm.mdevs], what="mdev")
-    return LabSpec(file, name, profile, accelerator, mdevs, vms)
+    given = lab.text("definitions") if lab.has("definitions") else None
+    definitions = None if given is None else file.parent.resolve() / given
+    return LabSpec(file, name, profile, accelerator, definitions, mdevs, vms)
 
 
 def _mdev(table: Table, lab: str, accelerator: AcceleratorSpec) -> MdevSpec:

@@ -20,7 +20,6 @@ _TYPE = "mdevemu-bench"
 _ACCELERATOR = f"""
 [accelerator]
 name = "bench"
-device-id = 0x100
 hbm = 0
 
 [[engine]]

@@ -55,7 +55,7 @@ def up(lab: str, detach: bool, dry_run: bool, accel: str, as_json: bool) -> None
 def _dry_run(spec: LabSpec, accel: str, output: Output) -> None:
     """Print what would be run, the emulator first."""
     folder = runtime.folder_of(spec.name)
-    lines = {"emulator": command_line(spec.profile, folder.emulator)}
+    lines = {"emulator": command_line(spec.profile, folder.emulator, spec.definitions)}
     if spec.vms:
         machine = guest_machine(output)
         accelerator = pick_accelerator(machine, accel, output)

@@ -19,7 +19,6 @@ _TYPE = "whole"
 _FILE = """\
 [accelerator]
 name = "under-test"
-device-id = 0x100
 hbm = "64MiB"
 
 [[engine]]

@@ -26,6 +26,7 @@ TABLE = {  # compute shares, memory shares, starts, queues
     "3g": (3, 4, (0, 4), 3),
     "4g": (4, 4, (0,), 4),
     "7g": (7, 8, (0,), 7),
+    "odd": (1, 3, (0, 2, 5), 1),  # two of its places overlap
     "free": (0, 3, tuple(range(SHARES - 2)), 1),  # anywhere: no starts of its own
     "wq": (0, 0, (), 1),
 }
