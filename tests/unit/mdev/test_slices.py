@@ -27,6 +27,7 @@ TABLE = {  # compute shares, memory shares, starts, queues
     "4g": (4, 4, (0,), 4),
     "7g": (7, 8, (0,), 7),
     "odd": (1, 3, (0, 2, 5), 1),  # two of its places overlap
+    "hog": (4, 1, (0, 7), 1),  # much compute, little memory
     "free": (0, 3, tuple(range(SHARES - 2)), 1),  # anywhere: no starts of its own
     "wq": (0, 0, (), 1),
 }
@@ -175,6 +176,10 @@ class Slices(RuleBasedStateMachine):
     def counts_are_what_can_be_created(self):
         for kind in self.parent.types.values():
             assert self.parent.available(kind) == self.model.available(kind.name), kind.name
+
+    def teardown(self):
+        for mdev in list(self.parent.mdevs.values()):
+            self.parent.remove(mdev)
 
 
 TestSlices = Slices.TestCase

@@ -1,0 +1,73 @@
+"""A guest with slices of the shipped profiles that no lab of ours is about."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hostctl.guest import Agent
+from mdevemu.profile import load, locate
+from tests.unit.hostctl.command import Hostctl
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
+
+SLICES = {"hbm-8x": ("1g.5gb", "3g.20gb"), "queues": ("1dwq", "1dwq")}
+
+LAB = """
+[lab]
+name = "one"
+accelerator = "{profile}"
+[[mdev]]
+name = "red"
+type = "{first}"
+[[mdev]]
+name = "blue"
+type = "{second}"
+[[vm]]
+name = "guest"
+mdevs = ["red", "blue"]
+memory = "512MiB"
+"""
+
+
+@pytest.fixture(scope="module", params=sorted(SLICES))
+def guest(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Hostctl, Agent]]:
+    """A VM that has both slices: the profile's name, hostctl, and its agent."""
+    first, second = SLICES[request.param]
+    file = tmp_path_factory.mktemp("lab") / "one.toml"
+    file.write_text(LAB.format(profile=request.param, first=first, second=second))
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="hc-") as name:
+        hostctl = Hostctl(Path(name))
+        session = hostctl.up(str(file))
+        folder = Path(hostctl.facts("ps")["labs"][0]["folder"])
+        with Agent(folder / "guest.agent.sock") as agent:
+            yield request.param, hostctl, agent
+        session.close()
+        assert hostctl.left_nothing()
+
+
+def test_slices_have_what_their_types_say(guest: tuple[str, Hostctl, Agent]) -> None:
+    name, hostctl, _ = guest
+    types = {kind.id: kind for kind in load(locate(name)).types}
+    mdevs = {mdev["name"]: mdev for mdev in hostctl.facts("mdev", "show")["mdevs"]}
+    for mdev in mdevs.values():
+        assert mdev["hbm_size"] == types[mdev["type"]].hbm
+    assert (mdevs["red"]["weight"], mdevs["blue"]["weight"]) == {
+        "hbm-8x": (1, 3),
+        "queues": (10, 5),
+    }[name]
+
+
+def test_checks_of_the_agent_hold(guest: tuple[str, Hostctl, Agent]) -> None:
+    """Every operation that the engines of the slice have gives the CPU's result."""
+    name, _, agent = guest
+    for address in ("0000:01:00.0", "0000:02:00.0"):
+        facts: dict[str, Any] = agent.check("operations", {"rounds": 1}, device=address)
+        results = facts["operations"]
+        assert len(results) == {"hbm-8x": 10, "queues": 5}[name]
+        for operation, found in results.items():
+            assert (found["mismatches"], found["equal"]) == ([], found["runs"]), operation
