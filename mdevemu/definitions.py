@@ -162,8 +162,10 @@ class Definitions:
         """Make a definition, or replace it; the lock is held.
 
         Raises:
-            ConfigError: it cannot be written, and is as it was.
+            ConfigError: its parent is no name, or it cannot be written; it is as it was.
         """
+        if definition.parent in ("", ".", "..") or "/" in definition.parent:
+            raise ConfigError("parent", f"{shown(definition.parent)} is no name of a device")
         place = self.folder / definition.parent / definition.uuid
         try:
             durable.make_folder(place.parent)

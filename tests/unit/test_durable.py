@@ -178,6 +178,13 @@ def test_definition_that_is_none_is_refused_by_file_and_key(tmp_path):
         definitions.all()
 
 
+@pytest.mark.parametrize("parent", ["", ".", "..", "../x", "/x", "a/b"])
+def test_parent_is_a_name_and_no_way_out_of_the_folder(tmp_path, parent):
+    with pytest.raises(ConfigError, match="is no name of a device"):
+        Definitions(tmp_path).write(Definition(UUID, parent, "mdevemu-x", auto=True))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_files_that_are_no_definitions_are_not_looked_at(tmp_path):
     definitions = Definitions(tmp_path)
     assert definitions.all() == []

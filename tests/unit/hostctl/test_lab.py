@@ -234,3 +234,24 @@ def test_lab_with_an_unwritable_runtime_folder_is_status_3(
     done = Hostctl(blocked).run("up", file)
     assert done.returncode == 3
     assert "fix: " in done.stderr
+
+
+def test_lab_restarts_into_what_is_defined(hostctl: Hostctl, tmp_path: Path) -> None:
+    file = tmp_path / "kept.toml"
+    file.write_text(
+        LAB.replace('accelerator = "demo"', 'accelerator = "demo"\ndefinitions = "kept"')
+    )
+    uuid = "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001"
+    session = hostctl.up(str(file))
+    arguments = ("-u", uuid, "-p", "0000:01:00.0", "-t", "mdevemu-half", "--auto")
+    assert hostctl.run("mdev", "define", *arguments).returncode == 0
+    added = hostctl.run("mdev", "modify", "-u", uuid, "--addattr", "weight", "--value", "7")
+    assert added.returncode == 0
+    assert [mdev["name"] for mdev in hostctl.facts("mdev", "list")["mdevs"]] == ["red"]
+    session.interrupt()
+    session = hostctl.up(str(file))
+    weights = {mdev["uuid"]: mdev["weight"] for mdev in hostctl.facts("mdev", "list")["mdevs"]}
+    assert weights[uuid] == 7
+    assert len(weights) == 2
+    session.interrupt()
+    assert (tmp_path / "kept/etc/mdevctl.d/0000:01:00.0" / uuid).is_file()
