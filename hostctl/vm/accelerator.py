@@ -3,9 +3,12 @@
 import itertools
 import json
 import os
+import tomllib
 
 from hostctl.runtime import folder_of
-from hostctl.spec import AcceleratorSpec, LabSpec, MdevSpec, TypeSpec, VmSpec, mdev_uuid
+from hostctl.spec import LabSpec, MdevSpec, VmSpec, mdev_uuid
+from mdevemu.errors import ConfigError
+from mdevemu.profile import parse
 
 MDEV = "device"
 """Name of the mdev."""
@@ -35,7 +38,7 @@ instances = 1
 
 
 def text(personality: str) -> str:
-    """The accelerator's file: one type, with all that there is."""
+    """The accelerator's profile: one type, with all that there is."""
     return _FILE.format(
         operations=json.dumps(OPERATIONS.split()),
         type=json.dumps(_TYPE),
@@ -43,14 +46,19 @@ def text(personality: str) -> str:
     )
 
 
-def lab_of(vm: VmSpec) -> LabSpec:
-    """A lab with that VM, and a name that no other has; its accelerator's file is not there.
+def lab_of(vm: VmSpec, personality: str) -> LabSpec:
+    """A lab with that VM, and a name that no other has; its profile's file is not there.
 
     Raises:
+        ConfigError: there is no such personality.
         HostError: there is no place for it.
     """
     name = f"run-{os.getpid()}-{next(_numbers)}"
     file = folder_of(name).path / "accelerator.toml"
     mdev = MdevSpec(MDEV, _TYPE, None, mdev_uuid(name, MDEV))
-    accelerator = AcceleratorSpec(file, "under-test", {_TYPE: TypeSpec(_TYPE, 1)})
-    return LabSpec(file, name, accelerator, (mdev,), (vm,))
+    try:
+        accelerator = parse(file.name, tomllib.loads(text(personality)))
+    except ConfigError as error:
+        # The rest of the file is ours.
+        raise ConfigError("personality", error.wrong) from None
+    return LabSpec(file, name, file, accelerator, None, (mdev,), (vm,))

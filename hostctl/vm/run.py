@@ -211,7 +211,7 @@ def guest(request: Request, output: Output) -> Iterator[Guest]:
     steps = Steps(output.narration)
     end = time.monotonic() + request.seconds
     vm = VmSpec("guest", (accelerator.MDEV,), request.memory, request.cpus, request.iommu, ())
-    with owned(accelerator.lab_of(vm)) as lab, lab.folder.locked(vm.name):
+    with owned(accelerator.lab_of(vm, request.personality)) as lab, lab.folder.locked(vm.name):
         with steps("accelerator") as note:
             _start_accelerator(lab, request.personality)
             note.say(f"one mdev, {request.personality}")
@@ -287,11 +287,7 @@ def _prepare(request: Request, output: Output) -> tuple[Modules | None, list[Mod
 def _start_accelerator(lab: Lab, personality: str) -> None:
     """Start the emulator, and make the mdev."""
     lab.spec.file.write_text(accelerator.text(personality))
-    try:
-        lab.start_emulator()
-    except ConfigError as error:
-        # The rest of the file is ours.
-        raise ConfigError("personality", error.wrong) from None
+    lab.start_emulator()
     lab.create_mdevs()
 
 

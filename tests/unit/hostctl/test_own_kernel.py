@@ -12,7 +12,7 @@ from hostctl.vm.modules import Module, ModuleFile
 from hostctl.vm.run import Request, attach, guest
 from mdevemu.accel.operations import OPERATIONS
 from mdevemu.errors import ConfigError
-from mdevemu.mdev.spec import load
+from mdevemu.profile import load
 from tests.support.elf import relocatable
 from tests.unit.hostctl.command import Hostctl
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from mdevemu.errors import ConfigError
-from mdevemu.profile import parse
 from mdevemu.personalities import registry
 from mdevemu.personalities.adder import Adder
+from mdevemu.profile import parse
 from tests.support.bench import BASE, Bench
 
 
