@@ -15,7 +15,7 @@ from hostctl.spec import find_lab, read_lab
 def ioat() -> Iterator[Emulator]:
     """The accelerator of the lab ioat, without its lab."""
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="hc-") as name:
-        accelerator = read_lab(find_lab("ioat")).accelerator.file
+        accelerator = read_lab(find_lab("ioat")).profile
         made = Emulator(accelerator, Path(name) / "run", Path(name) / "log", os.getpid())
         yield made
         made.close()
