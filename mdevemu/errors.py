@@ -4,6 +4,7 @@
      +-- ConfigError      the operator: a CLI line, exit status 2
      +-- ProtocolError    the VMM broke vfio-user: the session closes
      +-- RequestError     the VMM asked for something we refuse: an error reply
+     |    +-- StateError      a saved state that cannot be this device's
      +-- GuestFault       the guest's driver misused the device
           +-- DmaFault        an access that the IOMMU did not allow
           |    +-- Elsewhere   bytes that a client keeps: to be asked for
@@ -54,6 +55,13 @@ class RequestError(MdevError):
         super().__init__(f"{errno.errorcode[number]}: {reason} ({os.strerror(number)})")
         self.number = number
         self.reason = reason
+
+
+class StateError(RequestError):
+    """A saved state that is none, is damaged, or is another device's (EINVAL)."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(errno.EINVAL, f"saved state: {reason}")
 
 
 class GuestFault(MdevError):

@@ -2,7 +2,8 @@
 
 from mdevemu.accel.personality import Interface, Personality, Slice
 from mdevemu.accel.reach import Reach, Reading, Writing
-from mdevemu.accel.ring import CompletionRing, Popped, Ring
+from mdevemu.accel.ring import CompletionRing, Popped, Ring, RingPlace
+from mdevemu.accel.saving import Saved
 from mdevemu.accel.scheduler import Work
 from mdevemu.pci.config import Identity
 
@@ -15,6 +16,8 @@ __all__ = [
     "Reach",
     "Reading",
     "Ring",
+    "RingPlace",
+    "Saved",
     "Slice",
     "Work",
     "Writing",

@@ -10,14 +10,16 @@ A personality is one file with four parts, in this order:
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from mdevemu.accel.accesses import Accesses
 from mdevemu.accel.engine import Engines
 from mdevemu.accel.hbm import Partition
+from mdevemu.accel.rest import Rest
+from mdevemu.accel.saving import Saved
 from mdevemu.accel.scheduler import Flow, Lane
 from mdevemu.errors import CommandFault, GuestFault
 from mdevemu.iommu.port import Port
@@ -137,6 +139,10 @@ class Personality(ABC, Generic[M]):
     the driver misuses it; ``fault`` then shows that to the guest.  One with more
     than registers in BAR 0 also says what its ``interface`` is; the registers that
     this has in configuration space have hooks as well.
+
+    One that is ``movable`` can be stopped, saved, and loaded into another slice of its
+    type: its registers by themselves, and all that ``start`` sets up by ``save`` and
+    ``load``.  See docs/add-a-personality.md.
     """
 
     identity: ClassVar[Identity]
@@ -144,6 +150,7 @@ class Personality(ABC, Generic[M]):
     interface: ClassVar[Interface]
     max_transfers: ClassVar[Sequence[int]] = ()
     """Bytes that a slice's ``max_transfer`` may be, ascending; none if it is not to be chosen."""
+    movable: ClassVar[bool] = False
     _on_write: ClassVar[dict[str, str]] = {}
     _on_read: ClassVar[dict[str, str]] = {}
 
@@ -155,6 +162,9 @@ class Personality(ABC, Generic[M]):
                 reg.name for reg in declared(config)
             }
             assert not both, f"{cls.__name__} has {both} in BAR 0 and in configuration space"
+        both_ways = {"save", "load", "resume"} <= vars(cls).keys()
+        silent = cls.movable and "start" in vars(cls) and not both_ways
+        assert not silent, f"{cls.__name__} would lose what start sets up: save, load, resume"
         cls._on_write, cls._on_read = dict(cls._on_write), dict(cls._on_read)
         for name, hook in vars(cls).items():
             cls._on_write |= dict.fromkeys(getattr(hook, "_on_write", ()), name)
@@ -174,6 +184,7 @@ class Personality(ABC, Generic[M]):
         self.port = given.port
         self._lanes: list[Lane] = []
         self.accesses = Accesses(type(self).interface.maps)
+        self.rest = Rest(given.flow, lambda: self._lanes, self.pause, self.resume)
         self._bank: Bank[M] = Bank(type(self).registers, self)  # type: ignore[arg-type]
         self._bank.missed = partial(self.accesses.missed, 0)
         config = type(self).interface.config
@@ -227,6 +238,33 @@ class Personality(ABC, Generic[M]):
 
     def start(self) -> None:
         """Set up what registers do not hold; runs at power-on and after reset."""
+
+    # What a movable subclass says of itself, besides its registers.
+
+    @property
+    def banks(self) -> Mapping[str, Bank[Any]]:
+        """Its register banks by name: what is saved, and loaded before ``load``, unasked."""
+        found: dict[str, Bank[Any]] = {"registers": self._bank}
+        if self._config:
+            found["config"] = self._config
+        return found
+
+    def save(self) -> Iterable[Struct]:
+        """What registers do not hold, at rest."""
+        return ()
+
+    def load(self, saved: Saved) -> None:
+        """Be what ``save`` saw; after a reset, when the registers are there.
+
+        Raises:
+            StateError: no driver could have brought this device there; it is reset again.
+        """
+
+    def resume(self) -> None:
+        """Submit what there is to do: at rest, all work was forgotten."""
+
+    def pause(self) -> None:
+        """Let nothing happen by itself until ``resume``: alarms are cancelled."""
 
     @abstractmethod
     def fault(self, fault: GuestFault) -> None:
@@ -295,6 +333,7 @@ class Personality(ABC, Generic[M]):
         """A new lane for work; it lives until the next reset."""
         lane = self.slice.flow.lane(self._failed)
         self._lanes.append(lane)
+        self.rest.adopt(lane)
         return lane
 
     def conclude(

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from mdevemu.accel.reach import Reading, Writing
-from mdevemu.errors import CommandFault
-from mdevemu.layout import Struct, pack, sizeof, unpack
+from mdevemu.errors import CommandFault, StateError
+from mdevemu.layout import Struct, pack, sizeof, u32, unpack
 from mdevemu.units import Iova
 
 S = TypeVar("S", bound=Struct)
@@ -29,13 +29,20 @@ class Memory(Protocol):
         """Put bytes at an address."""
 
 
+class RingPlace(Struct):
+    """Where the device end of a ring stands."""
+
+    head: u32
+    tail: u32
+
+
 @dataclass(slots=True)
 class Popped(Generic[S]):
     """A command taken off a ring: an obligation to complete it exactly once.
 
     Attributes:
         index: its index in the ring.
-        settled: it has been completed, or given up by a reset.
+        settled: it has been completed, put back, or given up by a reset.
     """
 
     index: int
@@ -100,6 +107,22 @@ class Ring(Generic[S]):
         self.head = (self.head + 1) & INDEX_MASK
         return self._last
 
+    def put_back(self, popped: Popped[S]) -> None:
+        """Leave a command in the ring after all: it is the next one again."""
+        assert popped is self._last
+        popped.settle()
+        self.head = popped.index
+
+    def place(self, head: int, tail: int) -> None:
+        """Go on where another ring of this size stood.
+
+        Raises:
+            StateError: no ring of this size can stand there; nothing changed.
+        """
+        if (tail - head) & INDEX_MASK > self._entries:
+            raise StateError(f"head {head} and tail {tail} in a ring of {self._entries}")
+        self.head, self.tail = head, tail
+
 
 class CompletionRing(Generic[R]):
     """The device end of a ring of completion records that carry a phase.
@@ -140,6 +163,16 @@ class CompletionRing(Generic[R]):
         if (head - self.head) & INDEX_MASK > (self.tail - self.head) & INDEX_MASK:
             raise CommandFault(0, f"took {head} with {self.tail} written")
         self.head = head
+
+    def place(self, head: int, tail: int) -> None:
+        """Go on where another ring of this size stood.
+
+        Raises:
+            StateError: no ring of this size can stand there; nothing changed.
+        """
+        if (tail - head) & INDEX_MASK > self._entries:
+            raise StateError(f"{tail} written and {head} taken in a ring of {self._entries}")
+        self.head, self.tail = head, tail
 
     def put(self, popped: Popped[S], record: R) -> Writing:
         """Complete a command by its record.

@@ -34,11 +34,20 @@ class Meter(Protocol):
     busy_ns: int
 
 
+def _cannot() -> bool:
+    """The command under way has to end by itself."""
+    return False
+
+
 class Lane:
     """Work of one queue, done in the order in which it was submitted.
 
+    Work may be closed where it stands if no command is under way there, which it says
+    by ``between``; work that never says so is one command from its begin to its end.
+
     Attributes:
         meter: the engine that the piece at hand runs on; its time is counted there.
+        undo: makes the command under way one that has not begun, and says if it could.
     """
 
     def __init__(self, flow: "Flow", failed: Callable[[GuestFault], None]) -> None:
@@ -47,7 +56,10 @@ class Lane:
         self._failed = failed
         self._work: deque[Work] = deque()
         self._parked = False
+        self._between = True
+        self._rested: Callable[[], None] | None = None
         self.meter: Meter | None = None
+        self.undo: Callable[[], bool] = _cannot
 
     @property
     def busy(self) -> bool:
@@ -55,7 +67,10 @@ class Lane:
         return bool(self._work)
 
     def submit(self, work: Work) -> None:
-        """Do this after everything submitted before."""
+        """Do this after everything submitted before; a lane that was halted forgets it."""
+        if self._rested is not None and self._between:
+            work.close()
+            return
         self._work.append(work)
         if not self._parked:
             self._flow.ready(self)
@@ -65,7 +80,38 @@ class Lane:
         work, self._work = list(self._work), deque()
         for each in work:
             each.close()
-        self.meter, self._parked = None, False
+        self.meter, self.undo, self._parked, self._between = None, _cannot, False, True
+        if work and self._rested is not None:
+            self._rested()
+
+    # Coming to rest.
+
+    def between(self, cost: int) -> int:
+        """What work yields once a command is over and the next has not begun: its ``cost``."""
+        self._between = True
+        return cost
+
+    def halt(self, rested: Callable[[], None]) -> None:
+        """End the command under way, if there is one, and take no other.
+
+        ``rested`` is called whenever work ended; the lane rests once it is not busy.
+        """
+        self._rested = rested
+        if self._between:
+            self.cancel()
+
+    def put_back(self) -> None:
+        """Make the command under way one that has not begun, if that can be."""
+        if self.undo():
+            self.cancel()
+
+    def commit(self) -> None:
+        """From here on the command under way has to end by itself: somebody may have seen it."""
+        self.undo = _cannot
+
+    def release(self) -> None:
+        """Take commands again."""
+        self._rested = None
 
     def park(self) -> None:
         """Do nothing after the piece at hand, until ``wake``."""
@@ -111,18 +157,27 @@ class Lane:
 
     def step(self) -> int:
         """Do one piece of the oldest work; return its cost in copy-bytes."""
-        work = self._work[0]
+        work, self._between = self._work[0], False
         try:
-            return next(work)
+            cost = next(work)
         except StopIteration:
             cost = 0
+            self._ended(work)
         except GuestFault as fault:
             cost = KIB
             self._failed(fault)
+            self._ended(work)
+        if self._rested is not None and self._between:
+            self.cancel()
+        return cost
+
+    def _ended(self, work: Work) -> None:
+        """Forget work that is over; a fault may have had all of it cancelled before."""
         if self._work and self._work[0] is work:
             self._work.popleft()
-        self.meter = None
-        return cost
+            if not self._work and self._rested is not None:
+                self._rested()
+        self.meter, self.undo, self._between = None, _cannot, True
 
 
 class Flow:

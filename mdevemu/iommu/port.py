@@ -197,7 +197,7 @@ class Port:
         access = Access.WRITE if write else Access.READ
         found: list[memoryview | Piece] = []
         for at, to, count in self._runs(iova, length, access):
-            view = self._memory.view(to, count)
+            view = self._memory.view(to, count, write=write)
             found.append(Piece(self, at, to, count, write) if view is None else view)
         return found
 
@@ -215,6 +215,15 @@ class Port:
         runs = self._runs(iova, length, Access.WRITE if write else Access.READ)
         _, to, count = runs[0]
         return count, self._memory.lender(to)
+
+    def places(self, iova: Iova, length: int, *, write: bool) -> list[tuple[Hpa, int]]:
+        """Where an access would end: runs of physical memory, (first address, bytes).
+
+        Raises:
+            DmaFault: a byte of it may not be reached.
+        """
+        runs = self._runs(iova, length, Access.WRITE if write else Access.READ)
+        return [(to, count) for _, to, count in runs]
 
     def granted(self, iova: Iova, *, write: bool) -> bool:
         """What ATS says of a page; nothing is moved, and a page that is absent is no fault."""

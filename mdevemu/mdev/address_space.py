@@ -7,13 +7,14 @@ and has answered before anything that it led to is given back.
 
 import errno
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mdevemu.errors import RequestError
 from mdevemu.fds import Fd
 from mdevemu.iommu import Port
 from mdevemu.mdev.attachment import Attachment, SharedDevice
+from mdevemu.mdev.dirty import DirtyLog, Place
 from mdevemu.mdev.host_iommu import HostIommu
 from mdevemu.mdev.tables import LOWER, Exhausted
 from mdevemu.memory import Backing, Far, Lender, inspect, open_backing
@@ -49,10 +50,14 @@ class _Lent:
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """A range that a VMM mapped; without a file it is far, or nothing is behind it."""
+    """A range that a VMM mapped; without a file it is far, or nothing is behind it.
+
+    ``offset`` is where in its file it starts, in bytes.
+    """
 
     size: int
     lent: _Lent | None
+    offset: int = 0
     far: bool = False
 
     @property
@@ -66,6 +71,7 @@ class AddressSpace:
 
     Attributes:
         attached: how the IOMMU knows it.
+        dirty: which pages of the windows the device has written.
         windows: how many there are.
     """
 
@@ -94,10 +100,7 @@ class AddressSpace:
         self._hbm = 0
         self._far = Far(LIMIT)
         self._far_base: Hpa | None = None
-
-    @property
-    def dirty(self) -> None:
-        """Writes of the device are not noted."""
+        self.dirty = DirtyLog(host.memory, self._far, self._places)
 
     @property
     def device_id(self) -> int:
@@ -119,7 +122,9 @@ class AddressSpace:
 
     def attach(self, client: Lender | None) -> None:
         """Whom to ask for the bytes of windows without a file, from now on; None is nobody."""
-        self._far.lender = client
+        self._far.client = client
+        if client is None:
+            self._far.forget(0, LIMIT)
 
     def map(
         self,
@@ -146,7 +151,7 @@ class AddressSpace:
                     # Spec: RISC-V Privileged, Sv39: W without R is a reserved encoding.
                     raise RequestError(errno.EINVAL, "a window cannot be write-only")
                 far = readable and self._map_far(iova, size, writable=writable)
-                self._remember(at, iova, _Window(size, None, far))
+                self._remember(at, iova, _Window(size, None, far=far))
                 return
             lent = self._lend(file, offset + size, writable=writable)
             try:
@@ -156,7 +161,7 @@ class AddressSpace:
                 self._take_away(iova, size, lent)
                 raise _exhausted() from None
             lent.windows += 1
-            self._remember(at, iova, _Window(size, lent))
+            self._remember(at, iova, _Window(size, lent, offset))
         finally:
             if file is not None:
                 file.close()
@@ -170,6 +175,8 @@ class AddressSpace:
         window = self._windows.get(iova)
         if window is None or window.size != size:
             raise RequestError(errno.ENOENT, f"no window is {iova:#x}+{size:#x}")
+        self.dirty.unmapping()
+        self._far.forget(iova, size)
         del self._windows[iova], self._starts[bisect_left(self._starts, iova)]
         if window.lent is not None:
             window.lent.windows -= 1
@@ -183,6 +190,8 @@ class AddressSpace:
         has the HBM alone.  That takes no frame, so it cannot fail.
         """
         mapped = any(window.mapped for window in self._windows.values())
+        self.dirty.unmapping()
+        self._far.forget(0, LIMIT)
         lent = self._forget_windows()
         if not mapped:
             return
@@ -233,7 +242,7 @@ class AddressSpace:
         Raises:
             RequestError: no memory for tables is left; nothing was mapped.
         """
-        if self._far.lender is None:
+        if self._far.client is None:
             return False
         if self._far_base is None:
             self._far_base = self._host.reserve_far(self._far.size)
@@ -270,6 +279,11 @@ class AddressSpace:
         self._starts.clear()
         self._windows.clear()
         return list(lent.values())
+
+    def _places(self) -> Iterator[Place]:
+        for iova, window in self._windows.items():
+            if window.lent is not None:
+                yield iova, window.size, Hpa(window.lent.base + window.offset)
 
     def _place(self, iova: int, size: int, offset: int) -> int:
         """Where a new window belongs among the others."""
@@ -323,6 +337,7 @@ class AddressSpace:
             reason = f"{facts.size:#x} bytes of file fit nowhere in physical memory"
             raise RequestError(errno.ENOSPC, reason) from None
         self._host.memory.add(base, backing, backing.size)
+        self.dirty.lent(base, backing)
         lent = self._lent[name] = _Lent(name, base, backing)
         self._files += 1
         self._bytes += backing.size
@@ -333,6 +348,7 @@ class AddressSpace:
         if lent.windows or lent.returned:
             return
         lent.returned = True
+        self.dirty.returned(lent.base)
         self._host.memory.remove(lent.base)
         self._host.restore(lent.base)
         lent.backing.close()

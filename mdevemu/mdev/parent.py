@@ -17,10 +17,11 @@ from mdevemu.iommu import Iommu, Port
 from mdevemu.iommu.ats import Invalidation, PageResponse
 from mdevemu.mdev.address_space import AddressSpace
 from mdevemu.mdev.attachment import OwnDevice
+from mdevemu.mdev.function import MdevFunction
 from mdevemu.mdev.guest_pasids import GuestPasids
 from mdevemu.mdev.host_iommu import HostIommu
+from mdevemu.mdev.migration import Migration
 from mdevemu.memory import PhysicalMemory
-from mdevemu.pci.function import Function
 from mdevemu.personalities import registry
 from mdevemu.profile import (
     MAX_WEIGHT,
@@ -61,7 +62,7 @@ class Mdev:
     port: Port
     flow: Flow
     personality: Personality[Any]
-    function: Function
+    function: MdevFunction
 
 
 class Parent:
@@ -231,7 +232,9 @@ class Parent:
         )
         personality = self._personalities[kind.personality](given)
         identity = dataclasses.replace(personality.identity, serial=uuids.UUID(uuid).int >> 64)
-        function = Function(personality, self.trace, given.name, identity, kind.interrupts)
+        function = MdevFunction(personality, self.trace, given.name, identity, kind.interrupts)
+        if personality.movable:
+            function.migration = Migration(personality, function, kind, partition)
         personality.interrupt = function.interrupt
         mdev = Mdev(
             uuid, given.name, kind, place, partition, space, port, flow, personality, function

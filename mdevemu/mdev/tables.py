@@ -37,7 +37,7 @@ class Frames:
     """
 
     def __init__(self, base: Hpa, ram: Ram) -> None:
-        view = ram.view(0, ram.size)
+        view = ram.view(0, ram.size, write=True)
         assert view is not None
         self.base = base
         self.words = view.cast("Q")

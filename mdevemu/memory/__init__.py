@@ -11,6 +11,7 @@ from mdevemu.memory.backing import (
     open_backing,
 )
 from mdevemu.memory.far import Answer, Far, Lender
+from mdevemu.memory.logged import Logged
 from mdevemu.memory.physical import PhysicalMemory
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "FileAccess",
     "FileFacts",
     "Lender",
+    "Logged",
     "MappedFile",
     "Miss",
     "PhysicalMemory",

@@ -52,8 +52,8 @@ class Backing(Protocol):
     def read_u64(self, offset: int) -> int:
         """The little-endian eight bytes at ``offset``; Miss if they are not all there."""
 
-    def view(self, offset: int, length: int) -> memoryview | None:
-        """The bytes themselves, or None if they can only be reached by read and write."""
+    def view(self, offset: int, length: int, *, write: bool) -> memoryview | None:
+        """The bytes themselves, to ``write`` or not; None if only read and write reach them."""
 
     def present(self, offset: int, length: int, *, write: bool) -> bool:
         """An access to all of these bytes would find them."""
@@ -89,7 +89,7 @@ class _Mapped:
         value: int = _U64.unpack_from(self._memory, offset)[0]
         return value
 
-    def view(self, offset: int, length: int) -> memoryview | None:
+    def view(self, offset: int, length: int, *, write: bool) -> memoryview | None:
         if offset + length > self.size or offset < 0:
             raise Miss
         if self._view is None:
@@ -176,7 +176,7 @@ class FileAccess:
         if written != len(data):
             raise Miss
 
-    def view(self, offset: int, length: int) -> memoryview | None:
+    def view(self, offset: int, length: int, *, write: bool) -> memoryview | None:
         return None
 
     def present(self, offset: int, length: int, *, write: bool) -> bool:

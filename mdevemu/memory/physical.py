@@ -36,6 +36,13 @@ class PhysicalMemory:
         del self._bases[at], self._ranges[at]
         self._low, self._high, self._last = 0, -1, None
 
+    def replace(self, base: Hpa, backing: Backing) -> None:
+        """Have another backing, of the same size, behind the range that starts at ``base``."""
+        at = self._bases.index(base)
+        low, high, _ = self._ranges[at]
+        self._ranges[at] = low, high, backing
+        self._low, self._high, self._last = 0, -1, None
+
     def read(self, at: int, length: int) -> bytes:
         """Read ``length`` bytes.
 
@@ -57,8 +64,8 @@ class PhysicalMemory:
         else:
             self._find(at, len(data)).write(at - self._low, data)
 
-    def view(self, at: int, length: int) -> memoryview | None:
-        """The bytes themselves, or None if their backing cannot be viewed.
+    def view(self, at: int, length: int, *, write: bool) -> memoryview | None:
+        """The bytes themselves, to ``write`` or not, or None if their backing cannot be viewed.
 
         A view must not outlive the piece of work that asked for it: the range
         may be taken away between two pieces.
@@ -67,7 +74,7 @@ class PhysicalMemory:
             Miss: not all of them are there.
         """
         backing = self._find(at, length)
-        return backing.view(at - self._low, length)
+        return backing.view(at - self._low, length, write=write)
 
     def present(self, at: int, length: int, *, write: bool) -> bool:
         """An access to these bytes would find them all."""
@@ -83,9 +90,9 @@ class PhysicalMemory:
             backing = self._find(at, 1)
         except Miss:
             return None
-        if not isinstance(backing, Far) or backing.lender is None:
+        if not isinstance(backing, Far) or backing.client is None:
             return None
-        return backing.lender, at - self._low
+        return backing, at - self._low
 
     def read_u64(self, at: int) -> int:
         """The little-endian eight bytes at ``at``.

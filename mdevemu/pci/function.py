@@ -5,11 +5,11 @@ and interrupt indexes
 """
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from mdevemu.errors import RequestError
+from mdevemu.errors import RequestError, StateError
 from mdevemu.fds import Fd, close_all
 from mdevemu.pci.capabilities import Power
 from mdevemu.pci.config import Bar, ConfigSpace, Doorbell, Identity, config_space
@@ -192,10 +192,6 @@ class Function:
         return self._device.doorbells
 
     @property
-    def migration(self) -> None:
-        """Its state does not leave it."""
-
-    @property
     def messages_enabled(self) -> bool:
         """Interrupts are messages: the guest said so, or the VMM did."""
         if self._messages is None:
@@ -274,6 +270,36 @@ class Function:
             self._enabled = bus_master
             self._trace.emit("function.bus_master", function=self._name, enabled=bus_master)
             self._device.enable(bus_master)
+
+    # A move to another function.
+
+    @property
+    def banks(self) -> Mapping[str, Bank[Any]]:
+        """Its own register banks by name: configuration space, and MSI-X or MSI."""
+        found: dict[str, Bank[Any]] = {"pci": self._config}
+        if self._messages:
+            found["messages"] = self._messages.bank
+        return found
+
+    def restored(self) -> None:
+        """The banks have got another function's contents: be what they say.
+
+        What is pending is delivered by ``deliver``.
+
+        Raises:
+            StateError: this function has no such power state.
+        """
+        regs = self._config.regs
+        if regs.power_control.state in (Power.D1, Power.D2):
+            raise StateError(f"power state {regs.power_control.state.name}")
+        self._power = regs.power_control.state
+        self._enable(regs.command.bus_master and self._power is Power.D0)
+
+    def deliver(self) -> None:
+        """Interrupt the guest for everything that is pending, as far as nothing holds it back."""
+        self.update()
+        if self._messages:
+            self._messages.deliver()
 
     # Resets.
 

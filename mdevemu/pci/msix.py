@@ -8,10 +8,10 @@ there.
 Spec: PCI Express Base 5.0 §6.1.4, §7.7.2
 """
 
-from mdevemu.layout import Access, Word, bit, bits
+from mdevemu.layout import Word, bit, bits
 from mdevemu.pci.config import Bar
 from mdevemu.pci.derive import derive
-from mdevemu.pci.messages import Messages
+from mdevemu.pci.messages import Messages, Pending
 from mdevemu.registers import Array, Bank, RegisterMap
 
 TABLE = 0x000
@@ -44,12 +44,6 @@ class VectorControl(Word, width=32):
     mask = bit(0, reset=True)
 
 
-class Pending(Word, width=64):
-    """One bit for each of 64 vectors."""
-
-    vectors = bits(63, 0, Access.RO)
-
-
 class MsixRegisters(RegisterMap, size=SIZE):
     """The table, an entry for each vector, and the pending bits."""
 
@@ -75,24 +69,13 @@ class Msix(Messages):
 
     def __init__(self, vectors: int, index: int) -> None:
         """``index`` is the number of the BAR that the table gets."""
-        super().__init__("MSI-X", vectors)
+        super().__init__("MSI-X", vectors, Bank(msix_registers(vectors)))
         self.bar = Bar(index, SIZE)
-        self._bank = Bank(msix_registers(vectors))
 
     def read(self, offset: int, length: int) -> bytes:
         """Guest read of ``length`` bytes of the BAR."""
-        words = self._bank.regs.pending
-        for word in words:
-            word.vectors = 0
-        for vector in self._waiting:
-            words[vector // 64].vectors |= 1 << vector % 64
-        return self._bank.read(offset, length)
+        return self.bank.read(offset, length)
 
     def write(self, offset: int, data: bytes) -> None:
         """Guest write of the BAR."""
-        self._bank.write(offset, data)
-
-    def reset(self) -> None:
-        """Forget the table as well."""
-        super().reset()
-        self._bank.reset()
+        self.bank.write(offset, data)

@@ -5,8 +5,10 @@ sets control.enable, and writes the new tail to doorbell.  Every finished comman
 raises interrupt 0.
 """
 
-from mdevemu.accel import Identity, Personality, Reach, Ring, Work, Writing
-from mdevemu.errors import CommandFault, GuestFault
+from collections.abc import Iterable
+
+from mdevemu.accel import Identity, Personality, Reach, Ring, RingPlace, Saved, Work, Writing
+from mdevemu.errors import CommandFault, GuestFault, StateError
 from mdevemu.layout import Access, Struct, Word, bit, bits, u32, u64
 from mdevemu.registers import Reg, RegisterMap
 from mdevemu.units import Iova
@@ -64,11 +66,19 @@ class Add(Struct):
     amount: u32
 
 
+class AddRing(Struct):
+    """The ring that was switched on: its Iova, and how many commands it has room for."""
+
+    base: u64
+    entries: u32
+
+
 class Adder(Personality[AdderRegs]):
     """Executes Add commands in ring order."""
 
     identity = Identity(vendor=0x1234, device=0xADD0, class_code=0x120000)
     registers = AdderRegs
+    movable = True
 
     def start(self) -> None:
         self.ring: Ring[Add] | None = None
@@ -77,9 +87,12 @@ class Adder(Personality[AdderRegs]):
 
     @AdderRegs.control.written
     def _switch(self, control: Control) -> None:
-        base, entries = Iova(self.regs.ring_base.address), 1 << self.regs.ring_size.log2_entries
         self.queue.cancel()
-        self.ring = Ring(self.memory, base, entries, Add) if control.enable else None
+        self.place = AddRing(self.regs.ring_base.address, 1 << self.regs.ring_size.log2_entries)
+        self.ring = self._ring(self.place) if control.enable else None
+
+    def _ring(self, place: AddRing) -> Ring[Add]:
+        return Ring(self.memory, Iova(place.base), place.entries, Add)
 
     @AdderRegs.doorbell.written
     def _announce(self, doorbell: Doorbell) -> None:
@@ -96,7 +109,7 @@ class Adder(Personality[AdderRegs]):
             for _ in range((yield from self.conclude(self.queue))):
                 self.regs.status.done += 1
                 self.interrupt(0)
-            yield 4 * popped.command.count
+            yield self.queue.between(4 * popped.command.count)
 
     def _add(self, command: Add) -> Writing:
         if command.count > MAX_NUMBERS:
@@ -105,6 +118,21 @@ class Adder(Personality[AdderRegs]):
         sums = [(number + command.amount) % 2**32 for number in memoryview(data).cast("I")]
         data = b"".join(each.to_bytes(4, "little") for each in sums)
         yield from self.memory.write(Iova(command.address), data)
+
+    def save(self) -> Iterable[Struct]:
+        return (self.place, RingPlace(self.ring.head, self.ring.tail)) if self.ring else ()
+
+    def load(self, saved: Saved) -> None:
+        if saved.left:
+            self.place, at = saved.take(AddRing), saved.take(RingPlace)
+            if self.place.entries.bit_count() != 1:
+                raise StateError(f"a ring of {self.place.entries} entries")
+            self.ring = self._ring(self.place)
+            self.ring.place(at.head, at.tail)
+
+    def resume(self) -> None:
+        if self.ring is not None:
+            self.queue.submit(self._run(self.ring))
 
     def fault(self, fault: GuestFault) -> None:
         self.ring = None

@@ -39,6 +39,9 @@ class Entry:
         code: its number in a descriptor.
         run: the generator that does it.
         source, destination, operand: how many bytes of memory it may reach there.
+        repeatable: done in part and then from its beginning, it is as if done once, unless
+            its destination overlaps what it reads; False for one that reads more than
+            its source and operand.
     """
 
     code: Operation
@@ -46,6 +49,7 @@ class Entry:
     source: Extent = Extent.LENGTH
     destination: Extent = Extent.CAPACITY
     operand: Extent = Extent.NONE
+    repeatable: bool = True
 
 
 OPERATIONS: dict[str, Entry] = {
@@ -59,8 +63,8 @@ OPERATIONS: dict[str, Entry] = {
         Entry(Operation.SHA256, digest.sha256),
         Entry(Operation.DEFLATE, compress.deflate),
         Entry(Operation.INFLATE, compress.inflate),
-        Entry(Operation.AES_GCM_ENCRYPT, cipher.encrypt, operand=Extent.BLOCK),
-        Entry(Operation.AES_GCM_DECRYPT, cipher.decrypt, operand=Extent.BLOCK),
+        Entry(Operation.AES_GCM_ENCRYPT, cipher.encrypt, operand=Extent.BLOCK, repeatable=False),
+        Entry(Operation.AES_GCM_DECRYPT, cipher.decrypt, operand=Extent.BLOCK, repeatable=False),
     )
 }
 

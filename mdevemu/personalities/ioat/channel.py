@@ -1,15 +1,19 @@
 """One channel: from CHAINADDR and DMACOUNT to copies, completions and interrupts."""
 
+import enum
 from collections.abc import Generator
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 from mdevemu.accel import Reach, Work
 from mdevemu.accel.operations import Operation as EngineOperation
 from mdevemu.accel.operations.command import chunks
+from mdevemu.accel.repeat import apart
+from mdevemu.accel.saving import within
 from mdevemu.accel.scheduler import PIECE
 from mdevemu.alarms import Alarm
-from mdevemu.errors import CommandFault, DmaFault
-from mdevemu.layout import members_of, sizeof, unpack
+from mdevemu.errors import CommandFault, DmaFault, StateError
+from mdevemu.layout import U32, Struct, members_of, sizeof, u32, u64, unpack
 from mdevemu.personalities.ioat.layout import (
     ChannelCommand,
     ChannelError,
@@ -37,6 +41,14 @@ FLAGS = sum(Flag)
 OPERATION_SHIFT = 24
 
 
+class ChannelFlag(enum.IntFlag):
+    """What there is of a channel's place: descriptors, and an interrupt that is owed."""
+
+    LAST = 1
+    NEXT = 2
+    OWED = 4
+
+
 class ChannelFault(CommandFault):
     """A channel has to halt.
 
@@ -47,6 +59,24 @@ class ChannelFault(CommandFault):
     def __init__(self, channel: int, code: ChannelError, reason: str) -> None:
         super().__init__(code, f"channel {channel}: {code.name}: {reason}")
         self.channel = channel
+
+
+class ChannelPlace(Struct):
+    """Where a channel stands in its chain, between two descriptors.
+
+    ``done`` descriptors were completed, modulo 2**16; ``last`` and ``next`` are Iovas of
+    descriptors as far as ``flags`` says so.
+    """
+
+    last: u64
+    next: u64
+    done: u32
+    flags: Annotated[ChannelFlag, U32]
+
+
+def _nothing() -> bool:
+    """The descriptor at hand has done nothing: it can be left where it is."""
+    return True
 
 
 class Channel:
@@ -61,6 +91,7 @@ class Channel:
         self._last: Iova | None = None
         self._next: Iova | None = None
         self._owed = False
+        self._counted = 0
         self._alarm: Alarm | None = None
 
     @property
@@ -123,9 +154,49 @@ class Channel:
         """Drop all work, and the interrupt that is owed."""
         self._lane.cancel()
         self._owed = False
+        self.pause()
+
+    # A move to another device.
+
+    @property
+    def place(self) -> ChannelPlace:
+        """Where it stands, between two descriptors."""
+        flags = ChannelFlag(0)
+        for flag, there in (
+            (ChannelFlag.LAST, self._last is not None),
+            (ChannelFlag.NEXT, self._next is not None),
+            (ChannelFlag.OWED, self._owed),
+        ):
+            flags |= flag if there else 0
+        return ChannelPlace(self._last or 0, self._next or 0, self._done, flags)
+
+    def put(self, place: ChannelPlace) -> None:
+        """Go on where another channel stood; the registers are there already.
+
+        Raises:
+            StateError: none can stand there.
+        """
+        known = place.flags & (ChannelFlag.LAST | ChannelFlag.NEXT)
+        if bool(known) == (self.state is ChannelState.HALTED) or place.flags & ~sum(ChannelFlag):
+            raise StateError(f"channel {self.number}, {self.state.name}, with {place.flags!r}")
+        self._done = within("descriptors done", place.done, COUNT - 1)
+        self._last = Iova(place.last) if place.flags & ChannelFlag.LAST else None
+        self._next = Iova(place.next) if place.flags & ChannelFlag.NEXT else None
+        self._owed = bool(place.flags & ChannelFlag.OWED)
+
+    def pause(self) -> None:
+        """Interrupt nobody by itself."""
         if self._alarm:
             self._alarm.cancel()
             self._alarm = None
+
+    def resume(self) -> None:
+        """Go on; an interrupt that is owed comes after its delay, which begins anew."""
+        if self.state is ChannelState.ACTIVE:
+            self._lane.submit(self._run())
+        if self._owed:
+            self._delay()
+            self.deliver()
 
     # What the device does.
 
@@ -143,8 +214,10 @@ class Channel:
         """Do what was announced, until there is no more or the driver wants us to stop."""
         command = self._device.regs.channel_command[self.number]
         while self.pending and not command.suspend:
+            self._lane.undo = _nothing
             at, descriptor = yield from self._fetch()
             yield from self._execute(descriptor)
+            self._lane.commit()
             try:
                 times = yield from self._device.conclude(self._lane, Operation.COPY)
             except CommandFault as fault:
@@ -152,7 +225,7 @@ class Channel:
             self._advance(at, descriptor)
             for _ in range(times):
                 yield from self._complete(at, descriptor)
-            yield DESCRIPTOR_COST
+            yield self._lane.between(DESCRIPTOR_COST)
         if self.state is ChannelState.ACTIVE:
             self._rest()
 
@@ -189,18 +262,32 @@ class Channel:
         if engine is None:
             raise self._fault(ChannelError.CONTROL, "no engine copies")
         engine.commands += 1
+        self._counted = 0
         for at, count in chunks(Iova(descriptor.source), descriptor.size, PIECE):
             self._lane.meter = engine
             try:
                 data = yield from self._memory.read(at, count)
                 there = Iova(descriptor.destination + at - descriptor.source)
+                written = there + count - descriptor.destination
+                self._lane.undo = partial(self._undo, descriptor, written)
                 yield from self._memory.write(there, data)
             except DmaFault as fault:
                 error = ChannelError.WRITE_DATA if fault.write else ChannelError.READ_DATA
                 raise self._fault(error, str(fault)) from None
+            self._counted += count
             device.counters.bytes_read += count
             device.counters.bytes_written += count
             yield count
+
+    def _undo(self, descriptor: Descriptor, written: int) -> bool:
+        """Leave the descriptor at hand as one that was not begun, if it can be done again."""
+        port, counters = self._device.port, self._device.counters
+        source = port, Iova(descriptor.source), descriptor.size
+        if not apart((port, Iova(descriptor.destination), written), [source]):
+            return False
+        counters.bytes_read -= self._counted
+        counters.bytes_written -= self._counted
+        return True
 
     def _advance(self, at: Iova, descriptor: Descriptor) -> None:
         """Be done with a descriptor; idle if it was the last."""
@@ -254,10 +341,13 @@ class Channel:
         """Interrupt the driver as soon as it wants to be, and the delay is over."""
         if not self._owed:
             self._owed = True
-            if delay := self._device.regs.interrupt_delay.microseconds:
-                flow = self._device.slice.flow
-                self._alarm = flow.after(delay * MICROSECOND, self._delayed)
+            self._delay()
         self.deliver()
+
+    def _delay(self) -> None:
+        if delay := self._device.regs.interrupt_delay.microseconds:
+            flow = self._device.slice.flow
+            self._alarm = flow.after(delay * MICROSECOND, self._delayed)
 
     def _delayed(self) -> None:
         self._alarm = None

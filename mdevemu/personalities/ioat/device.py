@@ -1,12 +1,13 @@
 """The I/OAT device as a whole: its channels, and what they have in common."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from mdevemu.accel import Identity, Interface, Personality
-from mdevemu.errors import GuestFault
+from mdevemu.accel import Identity, Interface, Personality, Saved
+from mdevemu.errors import GuestFault, StateError
+from mdevemu.layout import Struct, u64
 from mdevemu.pci.config import Bar
-from mdevemu.personalities.ioat.channel import Channel, ChannelFault
+from mdevemu.personalities.ioat.channel import Channel, ChannelFault, ChannelPlace
 from mdevemu.personalities.ioat.layout import (
     BAR_SIZE,
     LOG2_MAX_TRANSFER,
@@ -56,11 +57,24 @@ class Counters:
     faults: int = 0
 
 
+class Counted(Struct):
+    """``Counters``, as they move to another slice."""
+
+    completed: u64
+    failed: u64
+    bytes_read: u64
+    bytes_written: u64
+    interrupts: u64
+    doorbells: u64
+    faults: u64
+
+
 class Ioat(Personality[IoatRegs]):
     """Copies by up to four channels, each with a chain of descriptors and a vector."""
 
     identity = Identity(vendor=0x8086, device=0x2021, class_code=0x088000)
     registers = IoatRegs
+    movable = True
     interface = Interface(
         maps={0: IoatRegs},
         config=IoatConfig,
@@ -114,6 +128,30 @@ class Ioat(Personality[IoatRegs]):
         for channel in self._channels:
             channel.stop()
         super().reset()
+
+    # A move to another device.
+
+    def save(self) -> Iterable[Struct]:
+        yield Counted(**asdict(self.counters))
+        for channel in self._channels:
+            yield channel.place
+
+    def load(self, saved: Saved) -> None:
+        self.counters = Counters(**asdict(saved.take(Counted)))
+        self.regs.channels.count = self.channel_count
+        for channel in self._channels:
+            channel.put(saved.take(ChannelPlace))
+        halted = (status.state for status in self.regs.channel_status[self.channel_count :])
+        if any(state is not ChannelState.HALTED for state in halted):
+            raise StateError(f"more than {self.channel_count} channels have a chain")
+
+    def pause(self) -> None:
+        for channel in self._channels:
+            channel.pause()
+
+    def resume(self) -> None:
+        for channel in self._channels:
+            channel.resume()
 
     # Channel registers.
 

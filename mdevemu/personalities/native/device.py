@@ -1,17 +1,18 @@
 """The native device as a whole: registers, doorbells, counters, faults."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 
 from mdevemu.accel import Identity, Interface, Personality
-from mdevemu.accel.operations import Command, Entry, Operation, Pieces, Status
+from mdevemu.accel.operations import Operation, Status
 from mdevemu.accel.operations.cipher import MAX_AAD, TAG_BYTES, AesGcm
 from mdevemu.accel.operations.digest import SHA256_BYTES
+from mdevemu.accel.saving import Saved
 from mdevemu.accel.scheduler import Lane
 from mdevemu.errors import GuestFault
 from mdevemu.iommu.port import Port
-from mdevemu.layout import Word
+from mdevemu.layout import Struct, Word
 from mdevemu.pci.config import Bar, Doorbell
 from mdevemu.personalities.native.layout import (
     MAGIC,
@@ -39,7 +40,8 @@ from mdevemu.personalities.native.layout import (
 )
 from mdevemu.personalities.native.memory import CountedMemory, Counters
 from mdevemu.personalities.native.paging import Paging
-from mdevemu.personalities.native.queue import Queue, QueueFault
+from mdevemu.personalities.native.queue import Queue, QueueFault, setup_of
+from mdevemu.personalities.native.state import load, save
 from mdevemu.registers import Bank, Slot, size_of
 
 REGISTERS_BAR, DOORBELLS_BAR, HBM_BAR = 0, 2, 4
@@ -53,6 +55,7 @@ class Native(Personality[NativeRegs]):
     """Executes descriptors from up to 16 queues."""
 
     identity = Identity(vendor=0x1234, device=0xACC1, class_code=0x120000)
+    movable = True
     registers = NativeRegs
     interface = Interface(
         maps={REGISTERS_BAR: NativeRegs, DOORBELLS_BAR: DoorbellRegs},
@@ -84,12 +87,17 @@ class Native(Personality[NativeRegs]):
 
     def start(self) -> None:
         self.counters = Counters()
-        self._busy_before = self.slice.flow.busy_ns
-        self._queues: dict[int, Queue] = {}
+        self.busy_before = self.slice.flow.busy_ns
+        self.queues: dict[int, Queue] = {}
         self.paging = Paging(self)
         self.lanes = [self.lane() for _ in range(self.queue_count)]
         self._doorbells = Bank(DoorbellRegs, _Doorbells(self))
         self._doorbells.missed = partial(self.accesses.missed, DOORBELLS_BAR)
+        self._introduce()
+        self._use_directory(PasidMode.OFF, 0)
+
+    def _introduce(self) -> None:
+        """Say in the registers what this slice has."""
         regs = self.regs
         regs.capabilities.queues = self.queue_count
         regs.capabilities.vectors = self.vectors
@@ -99,7 +107,6 @@ class Native(Personality[NativeRegs]):
         if self.pasid_bits is not None:
             regs.pasid_capabilities.bits = self.pasid_bits
             regs.pasid_capabilities.page_requests = True
-        self._use_directory(PasidMode.OFF, 0)
 
     @property
     def queue_count(self) -> int:
@@ -181,16 +188,17 @@ class Native(Personality[NativeRegs]):
     def _switch_queue(self, number: int, control: QueueControl) -> None:
         if not control.enable:
             self._disable(number)
-        elif number not in self._queues:
+        elif number not in self.queues:
             ready = self.regs.status.state is DeviceState.READY and number < self.queue_count
             if not ready:
                 control.enable = False
                 raise QueueFault(FaultCode.QUEUE_CONFIG, number, int(control), 0)
-            self._queues[number] = Queue(self, number)
+            self.queues[number] = Queue(self, number, setup_of(self.regs, number))
+            self.queues[number].show()
 
     def _disable(self, number: int) -> None:
         """Switch a queue off; one that failed is then as good as new."""
-        if queue := self._queues.pop(number, None):
+        if queue := self.queues.pop(number, None):
             queue.stop()
         status = self.regs.queue_status[number]
         status.state, status.fault = QueueState.DISABLED, FaultCode.NONE
@@ -198,7 +206,7 @@ class Native(Personality[NativeRegs]):
     def rang(self, slot: Slot, word: Word) -> None:
         """The driver wrote a doorbell; a GuestFault ends here."""
         self.counters.doorbells += 1
-        queue = self._queues.get(slot.index)
+        queue = self.queues.get(slot.index)
         try:
             if queue is None:
                 raise QueueFault(FaultCode.QUEUE_DISABLED, slot.index, int(word), 0)
@@ -229,16 +237,15 @@ class Native(Personality[NativeRegs]):
         regs.interrupts.value = counters.interrupts
         regs.doorbells.value = counters.doorbells
         regs.faults.value = counters.faults
-        regs.busy_ns.value = flow.busy_ns - self._busy_before
+        regs.busy_ns.value = flow.busy_ns - self.busy_before
         regs.hbm_bytes.value = self.hbm_size
         regs.weight.value = flow.weight
 
     # Commands.
 
-    def execute(self, entry: Entry, command: Command, port: Port, lane: Lane) -> Pieces:
-        """Do a command of a lane, whose operands are addresses of ``port``."""
-        memory = CountedMemory(port, self.port, self.slice.hbm_at, self.counters, lane)
-        return entry.run(memory, command)
+    def memory(self, port: Port, lane: Lane) -> CountedMemory:
+        """What a command of a lane works on; its operands are addresses of ``port``."""
+        return CountedMemory(port, self.port, self.slice.hbm_at, self.counters, lane)
 
     def operand_address(self, address: int) -> int:
         """An address that faulted, as the descriptor named it."""
@@ -288,6 +295,20 @@ class Native(Personality[NativeRegs]):
     def answered(self, group: int, code: int) -> None:
         self.paging.answered(group, code)
 
+    # A move to another device.
+
+    def save(self) -> Iterable[Struct]:
+        return save(self)
+
+    def load(self, saved: Saved) -> None:
+        self._introduce()
+        load(self, saved)
+        self._point(self.regs.pasid_table)
+
+    def resume(self) -> None:
+        for queue in self.queues.values():
+            queue.resume()
+
     # Interrupts and faults.
 
     def raise_vector(self, vector: int) -> None:
@@ -323,7 +344,7 @@ class Native(Personality[NativeRegs]):
 
     def _fail(self, number: int, code: FaultCode) -> None:
         """A queue cannot go on until it is switched off and on again."""
-        if queue := self._queues.pop(number, None):
+        if queue := self.queues.pop(number, None):
             queue.stop(code)
         self.regs.queue_control[number].enable = False
 

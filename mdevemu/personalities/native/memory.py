@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from mdevemu.accel.operations import Command, Entry, Extent, extent
 from mdevemu.accel.reach import Reach, Reading, Writing
+from mdevemu.accel.repeat import apart
 from mdevemu.accel.scheduler import Lane
 from mdevemu.errors import Elsewhere
 from mdevemu.iommu.port import Port
@@ -24,7 +26,11 @@ class Counters:
 
 
 class CountedMemory:
-    """Operands of a command: its own addresses by one port, HBM by another, bytes counted."""
+    """Operands of a command: its own addresses by one port, HBM by another, bytes counted.
+
+    Attributes:
+        read_bytes, written_bytes: by this command.
+    """
 
     def __init__(self, port: Port, hbm: Port, hbm_at: int, counters: Counters, lane: Lane) -> None:
         """HBM starts at ``hbm_at`` of the port ``hbm``; ``lane`` waits where one must."""
@@ -33,19 +39,22 @@ class CountedMemory:
         self._shift = hbm_at - HBM
         self._counters = counters
         self._lane = lane
+        self.read_bytes = self.written_bytes = 0
+        self._written: range = range(0)
 
     def read(self, iova: Iova, length: int) -> Reading:
         """Bytes at an address."""
         port, at = self._place(iova)
         data = yield from Reach(port, self._lane).read(at, length)
-        self._counters.bytes_read += length
+        self._count(length, 0)
         return data
 
     def write(self, iova: Iova, data: bytes) -> Writing:
         """Put bytes at an address."""
         port, at = self._place(iova)
+        self._writing(iova, len(data))
         yield from Reach(port, self._lane).write(at, data)
-        self._counters.bytes_written += len(data)
+        self._count(0, len(data))
 
     def copy(self, source: Iova, destination: Iova, length: int) -> Writing:
         """Move bytes; without a copy in between where both sides are mapped."""
@@ -57,8 +66,38 @@ class CountedMemory:
             data = yield from self.read(source, length)
             yield from self.write(destination, data)
         else:
-            self._counters.bytes_read += length
-            self._counters.bytes_written += length
+            self._writing(destination, length)
+            self._count(length, length)
+
+    def repeatable(self, entry: Entry, command: Command) -> bool:
+        """The command can be done again from its beginning, as if it had not begun."""
+        written = self._written
+        if not written:
+            return True
+        if not entry.repeatable:
+            return False
+        operands = (command.source, entry.source), (command.operand, entry.operand)
+        reads = [(at, kind) for at, kind in operands if kind is not Extent.NONE]
+        sizes = command.length, command.capacity
+        return apart(
+            (*self._place(Iova(written.start)), len(written)),
+            [(*self._place(Iova(at)), extent(kind, *sizes)) for at, kind in reads],
+        )
+
+    def forget(self) -> None:
+        """Count nothing of this command."""
+        self._count(-self.read_bytes, -self.written_bytes)
+
+    def _count(self, read: int, written: int) -> None:
+        self.read_bytes += read
+        self.written_bytes += written
+        self._counters.bytes_read += read
+        self._counters.bytes_written += written
+
+    def _writing(self, iova: Iova, length: int) -> None:
+        """What an operation writes is one range, from its destination on."""
+        low = min(self._written.start, iova) if self._written else iova
+        self._written = range(low, max(self._written.stop, iova + length))
 
     def _move(self, source: Iova, destination: Iova, length: int) -> None:
         """Copy between places that are both at hand."""

@@ -5,9 +5,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mdevemu.accel.scheduler import Lane
-from mdevemu.errors import DmaFault
+from mdevemu.errors import DmaFault, StateError
 from mdevemu.iommu.port import Port
-from mdevemu.layout import pack, sizeof
+from mdevemu.layout import Struct, pack, sizeof, u32, u64
 from mdevemu.personalities.native.layout import LOG2_MAX_ENTRIES, PageRequest
 from mdevemu.units import KIB, PAGE, Iova
 
@@ -22,6 +22,13 @@ TRIES = 4
 
 SUCCESS, INVALID, TIMED_OUT = 0, 1, -1
 PAGES_A_PIECE = 64
+
+
+class PagingSetup(Struct):
+    """The page-request ring in use: where it is; ``entries`` 0 if there is none."""
+
+    base: u64
+    entries: u32
 
 
 class Paging:
@@ -50,13 +57,38 @@ class Paging:
         if not regs.page_request_control.enable:
             return True
         base, log2 = regs.page_request_base.iova, regs.page_request_size.log2_entries
-        usable = device.slice.pasids is not None and 1 <= log2 <= LOG2_MAX_ENTRIES
         vector = regs.page_request_control.vector
-        if not usable or base % sizeof(PageRequest) or vector >= device.vectors:
+        if not 1 <= log2 <= LOG2_MAX_ENTRIES or vector >= device.vectors:
             return False
-        self._base, self._entries = Iova(base), 1 << log2
+        if not self._use(PagingSetup(base, 1 << log2)):
+            return False
         regs.page_request_tail.index = regs.page_request_head.index = 0
         return True
+
+    def _use(self, setup: PagingSetup) -> bool:
+        """Use a ring of the driver's, if it can be."""
+        if self._device.slice.pasids is None or setup.base % sizeof(PageRequest):
+            return False
+        self._base, self._entries = Iova(setup.base), setup.entries
+        return True
+
+    @property
+    def setup(self) -> PagingSetup:
+        """The ring in use."""
+        return PagingSetup(0, 0) if self._base is None else PagingSetup(self._base, self._entries)
+
+    def load(self, setup: PagingSetup) -> None:
+        """Use the ring that another device used; the registers are there already.
+
+        Raises:
+            StateError: that cannot be.
+        """
+        size = setup.entries
+        if bool(size) != self._device.regs.page_request_control.enable:
+            raise StateError("page requests are enabled without a ring, or have one without")
+        fits = size.bit_count() == 1 and 2 <= size <= 1 << LOG2_MAX_ENTRIES
+        if size and not (fits and self._use(setup)):
+            raise StateError(f"page-request ring of {size} entries at {setup.base:#x}")
 
     # Towards the guest.
 

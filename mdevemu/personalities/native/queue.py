@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Generator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mdevemu.accel import CompletionRing, Popped, Reach, Ring, Work
-from mdevemu.accel.operations import Status
+from mdevemu.accel.operations import Command, Entry, Status
 from mdevemu.accel.ring import INDEX_MASK
 from mdevemu.errors import CommandFault, DmaFault
-from mdevemu.layout import members_of, sizeof, unpack
+from mdevemu.layout import Struct, members_of, sizeof, u32, u64, unpack
 from mdevemu.personalities.native.decode import HbmFault, decode, operands, pasid_of
 from mdevemu.personalities.native.layout import (
     LOG2_MAX_ENTRIES,
@@ -16,9 +17,13 @@ from mdevemu.personalities.native.layout import (
     Descriptor,
     FaultCode,
     Flag,
+    NativeRegs,
+    QueueControl,
+    QueuePasid,
     QueueState,
     Shadow,
 )
+from mdevemu.personalities.native.memory import CountedMemory
 from mdevemu.units import KIB, Iova
 
 if TYPE_CHECKING:
@@ -50,26 +55,66 @@ class QueueFault(CommandFault):
         self.cause = cause
 
 
-class Queue:
-    """An enabled queue.  It takes commands in order, one at a time."""
+class QueueSetup(Struct):
+    """A queue's registers as they were when the driver switched it on, words as numbers."""
 
-    def __init__(self, device: "Native", number: int) -> None:
-        """Read the queue's registers.
+    sq_base: u64
+    cq_base: u64
+    shadow: u64
+    log2_entries: u32
+    control: u32
+    pasid: u32
+
+
+class QueuePlace(Struct):
+    """Where the rings of a queue stand: indices of the next command and record, and the others'."""
+
+    sq_head: u32
+    sq_tail: u32
+    cq_head: u32
+    cq_tail: u32
+
+
+def setup_of(regs: NativeRegs, number: int) -> QueueSetup:
+    """What the registers of a queue say now."""
+    return QueueSetup(
+        sq_base=regs.queue_sq_base[number].iova,
+        cq_base=regs.queue_cq_base[number].iova,
+        shadow=regs.queue_shadow[number].iova,
+        log2_entries=regs.queue_size[number].log2_entries,
+        control=int(regs.queue_control[number]),
+        pasid=int(regs.queue_pasid[number]),
+    )
+
+
+def _nothing() -> bool:
+    """No command is under way: work can be closed anywhere."""
+    return True
+
+
+class Queue:
+    """An enabled queue.  It takes commands in order, one at a time.
+
+    Attributes:
+        setup: what it was enabled with.
+    """
+
+    def __init__(self, device: "Native", number: int, setup: QueueSetup) -> None:
+        """Set up rings; the driver is shown nothing yet.
 
         Raises:
             QueueFault: QUEUE_CONFIG; nothing was set up.
         """
-        regs = device.regs
-        log2, control = regs.queue_size[number].log2_entries, regs.queue_control[number]
-        places = regs.queue_sq_base, regs.queue_cq_base, regs.queue_shadow
-        bases = [place[number].iova for place in places]
+        log2, control = setup.log2_entries, QueueControl(setup.control)
+        bases = setup.sq_base, setup.cq_base, setup.shadow
         self._device = device
         self.number = number
+        self.setup = setup
         self._vector = control.vector if control.interrupt else None
-        self._shadow = Iova(bases[2]) if control.event_index else None
+        self._shadow = Iova(setup.shadow) if control.event_index else None
         if not 1 <= log2 <= LOG2_MAX_ENTRIES or control.vector >= device.vectors:
             raise self._fault(FaultCode.QUEUE_CONFIG, log2, 0)
-        binding = regs.queue_pasid[number]
+        binding = QueuePasid(setup.pasid)
         self._pasid = binding.pasid if binding.user else None
         port = device.port
         if self._pasid is not None:
@@ -87,6 +132,9 @@ class Queue:
         self.completions = CompletionRing[Completion](
             self._memory, Iova(bases[1]), 1 << log2, Completion
         )
+
+    def show(self) -> None:
+        """Tell the driver that it runs, and where."""
         self._show(QueueState.RUNNING)
         self._show_indices()
 
@@ -126,6 +174,27 @@ class Queue:
         except CommandFault:
             raise self._fault(FaultCode.DOORBELL_RANGE, index, self.ring.head) from None
 
+    # A move to another device.
+
+    @property
+    def place(self) -> QueuePlace:
+        """Where it stands, between two commands."""
+        ring, done = self.ring, self.completions
+        return QueuePlace(ring.head, ring.tail, done.head, done.tail)
+
+    def put(self, place: QueuePlace) -> None:
+        """Go on where another queue with this setup stood.
+
+        Raises:
+            StateError: none can stand there; nothing changed.
+        """
+        self.ring.place(place.sq_head, place.sq_tail)
+        self.completions.place(place.cq_head, place.cq_tail)
+
+    def resume(self) -> None:
+        """Look for commands."""
+        self._go()
+
     # What the device does.
 
     def _go(self) -> None:
@@ -136,6 +205,7 @@ class Queue:
     def _run(self) -> Work:
         """Execute what was announced; ends when there is no more, or no room to complete it."""
         self._show(QueueState.RUNNING)
+        self.lane.undo = _nothing
         while not self.ring.empty or (yield from self._look_again()):
             if self.completions.full and not (yield from self._room()):
                 self._show(QueueState.STALLED)
@@ -144,7 +214,9 @@ class Queue:
                 popped = yield from self.ring.pop()
             except DmaFault as fault:
                 raise self._dma(FaultCode.RING_READ, self.ring.head, fault) from None
+            self.lane.undo = partial(self._unbegun, popped)
             record = yield from self._execute(popped)
+            self.lane.commit()
             try:
                 times = yield from self._device.conclude(
                     self.lane, popped.command.operation, record.status
@@ -157,7 +229,22 @@ class Queue:
                 if not popped.settled:
                     popped.settle()
                 raise self._dma(FaultCode.COMPLETION_WRITE, popped.index, fault) from None
-            yield COMMAND_COST
+            self.lane.undo = _nothing
+            yield self.lane.between(COMMAND_COST)
+
+    def _unbegun(self, popped: Popped[Descriptor]) -> bool:
+        """Leave in the ring a command that has done nothing."""
+        self.ring.put_back(popped)
+        return True
+
+    def _undo(
+        self, popped: Popped[Descriptor], entry: Entry, command: Command, memory: CountedMemory
+    ) -> bool:
+        """Leave the command under way in the ring, if it can be done again."""
+        if not memory.repeatable(entry, command):
+            return False
+        memory.forget()
+        return self._unbegun(popped)
 
     def _execute(self, popped: Popped[Descriptor]) -> Generator[int, None, Completion]:
         """Do one command; whatever becomes of it is in the record."""
@@ -176,7 +263,9 @@ class Queue:
             if pasid is not None and device.paging.on:
                 wanted = operands(entry, command)
                 yield from device.paging.supply(self.lane, self.number, port, wanted)
-            result = yield from device.execute(entry, command, port, self.lane)
+            memory = device.memory(port, self.lane)
+            self.lane.undo = partial(self._undo, popped, entry, command, memory)
+            result = yield from entry.run(memory, command)
         except DmaFault as fault:
             status = Status.WRITE_FAULT if fault.write else Status.READ_FAULT
             address, cause = device.operand_address(fault.address), fault.cause

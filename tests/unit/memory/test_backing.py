@@ -48,7 +48,7 @@ def test_sealed_file_is_mapped():
     file = lent(8192)
     backing = backing_of(file)
     assert isinstance(backing, MappedFile)
-    view = backing.view(4096, 4)
+    view = backing.view(4096, 4, write=False)
     assert view is not None
     view[:] = b"seen"
     assert os.pread(file.fileno(), 4, 4096) == b"seen"
@@ -59,7 +59,7 @@ def test_sealed_file_is_mapped():
 def test_unsealed_file_is_never_mapped():
     backing = backing_of(lent(8192, sealed=False))
     assert isinstance(backing, FileAccess)
-    assert backing.view(0, 16) is None
+    assert backing.view(0, 16, write=False) is None
     backing.write(100, b"bytes")
     assert backing.read(100, 5) == b"bytes"
     backing.close()
@@ -91,7 +91,7 @@ def test_file_may_shrink_only_without_the_seal():
 
 def test_closing_keeps_a_view_that_is_still_held():
     backing = backing_of(lent(4096))
-    view = backing.view(0, 4)
+    view = backing.view(0, 4, write=False)
     assert view is not None
     backing.close()
     view[:] = b"held"
@@ -158,7 +158,7 @@ def test_file_sealed_against_writing_is_mapped_for_reading(seal):
     assert isinstance(backing, MappedFile)
     with pytest.raises(Miss):
         backing.write(0, b"no")
-    view = backing.view(0, 4)
+    view = backing.view(0, 4, write=False)
     assert view is not None
     assert view.readonly
 

@@ -44,7 +44,7 @@ def test_access_outside_every_range_misses(memory, at, length):
         with pytest.raises(Miss):
             memory.write(at, bytes(length))
         with pytest.raises(Miss):
-            memory.view(at, length)
+            memory.view(at, length, write=False)
         assert not memory.present(at, length, write=False)
         assert memory.read(MIB, 1) == b"\0"
 
@@ -72,7 +72,7 @@ def test_u64_is_little_endian(memory):
 
 
 def test_view_is_the_memory_itself(memory):
-    view = memory.view(4 * MIB + 16, 4)
+    view = memory.view(4 * MIB + 16, 4, write=False)
     view[:] = b"view"
     assert memory.read(4 * MIB + 16, 4) == b"view"
 

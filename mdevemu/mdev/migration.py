@@ -1,0 +1,225 @@
+"""How an mdev moves: it comes to rest, becomes a stream, and goes on in another slice.
+
+Spec: Linux, VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE; vfio-user, VFIO_USER_MIG_DATA_READ
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import crc32c
+
+from mdevemu.accel import Personality, Saved
+from mdevemu.accel import saving as structs
+from mdevemu.accel.hbm import Partition
+from mdevemu.accel.rest import Done
+from mdevemu.errors import StateError
+from mdevemu.mdev import stream
+from mdevemu.mdev.contents import Contents
+from mdevemu.mdev.stream import Incoming, Shape
+from mdevemu.profile.types import MdevType
+from mdevemu.pci.function import Function
+from mdevemu.registers import Bank, saving
+
+OF_THE_FUNCTION = ("pci", "config")
+"""Banks in configuration space: there a state changes only what a guest could change."""
+
+
+class Outgoing:
+    """The stream of one mdev as it goes out.
+
+    Attributes:
+        live: the device runs; the end of the stream is not told before it is at rest.
+    """
+
+    def __init__(self, migration: "Migration", *, live: bool) -> None:
+        self.live = live
+        self._migration = migration
+        self._contents = Contents(migration.partition) if migration.partition else None
+        self._waiting = bytearray()
+        self._checksum = 0
+        self._steps = self._pass()
+        self._put(stream.head(migration.shape))
+
+    def read(self, size: int) -> bytes:
+        """The next bytes; fewer than ``size`` end a pass, or the stream.
+
+        The loop must not wait while much HBM is looked at in vain: then padding comes.
+        """
+        while len(self._waiting) < size:
+            step = next(self._steps, None)
+            if step is None:
+                if self.live:
+                    self._steps = self._pass()
+                break
+            self._put(step or stream.padding(size - len(self._waiting)))
+        found = bytes(self._waiting[:size])
+        del self._waiting[:size]
+        return found
+
+    def rest(self) -> None:
+        """The device is at rest: what is left is one pass, and all that is no memory."""
+        self.live = False
+        self._steps = self._last()
+
+    def _put(self, found: bytes) -> None:
+        self._waiting += found
+        self._checksum = crc32c.crc32c(found, self._checksum)
+
+    def _pass(self) -> Iterator[bytes]:
+        return self._contents.tell() if self._contents else iter(())
+
+    def _last(self) -> Iterator[bytes]:
+        yield from self._pass()
+        for name, bank in self._migration.banks.items():
+            yield stream.bank(name, saving.save(bank))
+        yield stream.device(structs.save(self._migration.personality.save()))
+        yield stream.end(self._checksum)
+
+
+class Migration:
+    """The state of one mdev, out and in.
+
+    Attributes:
+        shape: what it is.
+        loading: a stream is coming in.
+    """
+
+    def __init__(
+        self,
+        personality: Personality[Any],
+        function: Function,
+        kind: MdevType,
+        partition: Partition | None,
+    ) -> None:
+        self.personality = personality
+        self.partition = partition
+        self.shape = shape_of(personality, kind)
+        self._function = function
+        self._out: Outgoing | None = None
+        self._in: Incoming | None = None
+
+    @property
+    def banks(self) -> Mapping[str, Bank[Any]]:
+        """Every register bank, by name."""
+        return {**self._function.banks, **self.personality.banks}
+
+    @property
+    def at_rest(self) -> bool:
+        """It was stopped, or is about to be."""
+        return self.personality.rest.wanted
+
+    @property
+    def loading(self) -> bool:
+        return self._in is not None
+
+    def stop(self, done: Done) -> None:
+        """Come to rest; ``done`` gets None, or what kept the device from it: then it runs."""
+        if self.at_rest:
+            done(None)
+        else:
+            self.personality.rest.stop(done)
+
+    def run(self) -> None:
+        """Go on from where it stands."""
+        self._function.deliver()
+        self.personality.rest.run()
+
+    # Out.
+
+    def save(self, *, live: bool) -> None:
+        """A stream begins; one of the device at rest may be the rest of a live one."""
+        if self._out is None or live or not self._out.live:
+            self._out = Outgoing(self, live=live)
+        if not live:
+            assert self.at_rest, "the last part of a stream is of a device at rest"
+            self._out.rest()
+
+    def read(self, size: int) -> bytes:
+        """The next ``size`` bytes; fewer are all that there is now."""
+        assert self._out is not None, "no stream was begun"
+        return self._out.read(size)
+
+    def end(self) -> None:
+        """The stream is over, read or not."""
+        self._out = None
+
+    # In.
+
+    def load(self) -> None:
+        """A stream comes in; the device is as reset from now on, and its HBM is empty."""
+        self._reset()
+        sizes = {name: saving.size_saved(bank.kind) for name, bank in self.banks.items()}
+        self._in = Incoming(self.shape, sizes, self._store)
+
+    def write(self, data: bytes) -> None:
+        """The next bytes.
+
+        Raises:
+            StateError: they cannot be of such a stream; the device is as reset.
+        """
+        assert self._in is not None, "no stream comes in"
+        try:
+            self._in.write(data)
+        except StateError:
+            self._reset()
+            raise
+
+    def finish(self) -> None:
+        """The stream is whole: be what it says, at rest.
+
+        Raises:
+            StateError: it is not, or no driver could have brought the device there; the
+                device is as reset.
+        """
+        found, self._in = self._in, None
+        assert found is not None, "no stream comes in"
+        try:
+            self._become(found)
+        except StateError:
+            self._reset()
+            raise
+
+    def _become(self, found: Incoming) -> None:
+        if not found.over or found.device is None:
+            raise StateError("it ends before its end")
+        banks = self.banks
+        values = {
+            name: saving.check(bank.kind, found.contents[name]) for name, bank in banks.items()
+        }
+        for name, bank in banks.items():
+            saving.put(bank, values[name], writable_only=name in OF_THE_FUNCTION)
+        saved = Saved(found.device)
+        self.personality.load(saved)
+        if saved.left:
+            raise StateError(f"{saved.left} bytes that the device has no use for")
+        self._function.restored()
+
+    def _store(self, offset: int, contents: bytes) -> None:
+        assert self.partition is not None
+        self.partition.backing.write(offset, contents)
+
+    def _reset(self) -> None:
+        self._function.reset()
+        if self.partition is not None:
+            self.partition.backing.discard()
+
+
+def shape_of(personality: Personality[Any], kind: MdevType) -> Shape:
+    """What a slice is, as its guest sees it."""
+    given = personality.slice
+    return Shape(
+        personality=kind.personality.encode()[:32],
+        type=kind.id.encode()[:64],
+        hbm=kind.hbm,
+        operations=sum(1 << operation for operation in given.engines.operations),
+        queues=kind.queues,
+        pasid_bits=kind.pasid_bits or 0,
+    )
+
+
+def whole(migration: Migration, size: int) -> Iterator[bytes]:
+    """All of the stream of a device at rest, in parts of at most ``size`` bytes."""
+    migration.save(live=False)
+    while part := migration.read(size):
+        yield part
+    migration.end()

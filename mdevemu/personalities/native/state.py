@@ -1,0 +1,73 @@
+"""What the native device has besides registers, as it moves to another slice."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, astuple
+from typing import TYPE_CHECKING
+
+from mdevemu.accel.saving import Saved, within
+from mdevemu.errors import StateError
+from mdevemu.layout import Struct, u32, u64
+from mdevemu.personalities.native.layout import MAX_QUEUES, DeviceState
+from mdevemu.personalities.native.memory import Counters
+from mdevemu.personalities.native.paging import PagingSetup
+from mdevemu.personalities.native.queue import Queue, QueueFault, QueuePlace, QueueSetup
+
+if TYPE_CHECKING:
+    from mdevemu.personalities.native.device import Native
+
+
+class Counted(Struct):
+    """The counters, and how long the engines have worked, in nanoseconds."""
+
+    completed: u64
+    failed: u64
+    bytes_read: u64
+    bytes_written: u64
+    interrupts: u64
+    doorbells: u64
+    faults: u64
+    busy_ns: u64
+
+
+class QueueNumber(Struct):
+    """Which queue the setup and the place after this are of; MAX_QUEUES ends the list."""
+
+    number: u32
+
+
+def save(device: "Native") -> Iterator[Struct]:
+    """Everything, of a device at rest."""
+    busy = device.slice.flow.busy_ns - device.busy_before
+    yield Counted(**asdict(device.counters), busy_ns=busy)
+    yield device.paging.setup
+    for number, queue in sorted(device.queues.items()):
+        yield QueueNumber(number)
+        yield queue.setup
+        yield queue.place
+    yield QueueNumber(MAX_QUEUES)
+
+
+def load(device: "Native", saved: Saved) -> None:
+    """Be what ``save`` saw; the registers are there already.
+
+    Raises:
+        StateError: no driver could have brought this device there.
+    """
+    counted = saved.take(Counted)
+    *counts, busy = astuple(counted)
+    device.counters = Counters(*counts)
+    device.busy_before = device.slice.flow.busy_ns - busy
+    device.paging.load(saved.take(PagingSetup))
+    while (number := within("queue", saved.take(QueueNumber).number, MAX_QUEUES)) < MAX_QUEUES:
+        if number in device.queues or number >= device.queue_count:
+            raise StateError(f"queue {number} twice, or of {device.queue_count}")
+        try:
+            queue = Queue(device, number, saved.take(QueueSetup))
+        except QueueFault as wrong:
+            raise StateError(str(wrong)) from None
+        queue.put(saved.take(QueuePlace))
+        device.queues[number] = queue
+    enabled = {n for n, control in enumerate(device.regs.queue_control) if control.enable}
+    ready = device.regs.status.state is DeviceState.READY
+    if enabled != set(device.queues) or (enabled and not ready):
+        raise StateError(f"queues {sorted(enabled)} are enabled, {sorted(device.queues)} are there")
