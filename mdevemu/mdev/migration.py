@@ -21,7 +21,7 @@ from mdevemu.pci.function import Function
 from mdevemu.registers import Bank, saving
 
 OF_THE_FUNCTION = ("pci", "config")
-"""Banks in configuration space: there a state changes only what a guest could change."""
+"""Banks in configuration space: of these, only what a guest can change moves along."""
 
 
 class Outgoing:
@@ -71,7 +71,8 @@ class Outgoing:
     def _last(self) -> Iterator[bytes]:
         yield from self._pass()
         for name, bank in self._migration.banks.items():
-            yield stream.bank(name, saving.save(bank))
+            only = name in OF_THE_FUNCTION
+            yield stream.bank(name, saving.save(bank, writable_only=only))
         yield stream.device(structs.save(self._migration.personality.save()))
         yield stream.end(self._checksum)
 
@@ -208,8 +209,8 @@ def shape_of(personality: Personality[Any], kind: MdevType) -> Shape:
     """What a slice is, as its guest sees it."""
     given = personality.slice
     return Shape(
-        personality=kind.personality.encode()[:32],
-        type=kind.id.encode()[:64],
+        personality=kind.personality.encode().ljust(32, b"\0")[:32],
+        type=kind.id.encode().ljust(64, b"\0")[:64],
         hbm=kind.hbm,
         operations=sum(1 << operation for operation in given.engines.operations),
         queues=kind.queues,

@@ -20,12 +20,15 @@ class BankHead(Struct):
     layout: u32
 
 
-def save(bank: Bank[Any]) -> bytes:
-    """Every word of a bank, lowest offset first."""
-    words = ((bank.word(slot), slot.length) for slot in slots(bank.kind))
-    return pack(BankHead(layout_of(bank.kind))) + b"".join(
-        int(word).to_bytes(length, "little") for word, length in words
-    )
+def save(bank: Bank[Any], *, writable_only: bool) -> bytes:
+    """Every word of a bank, lowest offset first; see ``put``."""
+    found = [pack(BankHead(layout_of(bank.kind)))]
+    for slot in slots(bank.kind):
+        value = int(bank.word(slot))
+        if writable_only:
+            value &= ~access_mask(slot.word, Access.RO)
+        found.append(value.to_bytes(slot.length, "little"))
+    return b"".join(found)
 
 
 def size_saved(kind: type[RegisterMap]) -> int:
@@ -55,7 +58,8 @@ def check(kind: type[RegisterMap], data: bytes) -> Sequence[tuple[Slot, int]]:
 def put(bank: Bank[Any], values: Sequence[tuple[Slot, int]], *, writable_only: bool) -> None:
     """Give each word its value, as the device and not as a guest: no hook runs.
 
-    ``writable_only`` leaves the bits alone that a guest cannot change.
+    ``writable_only`` leaves the bits alone that a guest cannot change: they say what
+    this device is.
     """
     for slot, value in values:
         word = bank.word(slot)

@@ -1,7 +1,6 @@
 """An accelerator on the table: its mdevs, memory that its VMMs lent, and no sockets."""
 
 import fcntl
-import itertools
 import os
 
 from mdevemu.fds import Fd
@@ -51,13 +50,24 @@ class Ram:
         os.close(self.number)
 
 
+class Clock:
+    """Nanoseconds: one for each look, and as many as a test skips."""
+
+    def __init__(self):
+        self.now = 0
+
+    def __call__(self):
+        self.now += 1
+        return self.now
+
+
 class Bench:
     """One accelerator; every mdev's function may be a bus master."""
 
     def __init__(self, spec=None):
-        clock = itertools.count().__next__
-        self.trace = Trace(clock)
-        self.parent = Parent(parse("bench.toml", spec or BASE), self.trace, clock)
+        self.clock = Clock()
+        self.trace = Trace(self.clock)
+        self.parent = Parent(parse("bench.toml", spec or BASE), self.trace, self.clock)
 
     def mdev(self, kind="native", **wanted):
         """A new mdev of a type, by the type's short name."""
@@ -82,6 +92,11 @@ class Bench:
             if not self.parent.step():
                 return
         raise AssertionError(f"still working after {limit} pieces")
+
+    def skip(self, nanoseconds):
+        """Let time pass, and what is due happen."""
+        self.clock.now += nanoseconds
+        self.parent.scheduler.ring_due()
 
     def faults(self):
         """What the IOMMU reported since the last look."""

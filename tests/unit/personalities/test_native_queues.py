@@ -66,7 +66,7 @@ def test_commands_complete_in_order_over_several_wraps(driver, log2, event_index
 @pytest.mark.parametrize("start", [2**32 - 3, 2**32 - 1, 2**16 - 2, 2**31 - 1])
 def test_indices_wrap_around(driver, start, event_index):
     queue = driver.queue(0, log2=2, event_index=event_index)
-    device = driver.mdev.personality._queues[0]
+    device = driver.mdev.personality.queues[0]
     device.ring.head = device.ring.tail = start
     device.completions.head = device.completions.tail = start
     queue.head = queue.tail = start
