@@ -38,18 +38,30 @@ def main() -> None:
     type=click.Path(path_type=Path),
     help="Folder with definitions in etc/mdevctl.d; the automatic ones are started.",
 )
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    help="Folder that keeps the mdevs: they are saved to it at the end, and brought back from it.",
+)
 @click.option("--parent", type=int, help="End when the process with this id, our parent, ends.")
-def serve(profile: str, runtime: Path, root: Path | None, parent: int | None) -> None:
+def serve(
+    profile: str, runtime: Path, root: Path | None, state: Path | None, parent: int | None
+) -> None:
     """Serve an accelerator until SIGTERM, SIGINT or the command quit.
 
     PROFILE is a file, or the name of a profile that comes with the program.
-    Prints one line of JSON when its control socket listens.
+    Prints one line of JSON when its control socket listens.  Exit status 1: it ended,
+    and an mdev that should have been saved was not.
     """
     if parent is not None:
         _end_with(parent)
     _allow_descriptors()
     ready = json.dumps({"ready": True, "control": str(runtime / CONTROL_SOCKET)})
-    Emulator(load(locate(profile)), runtime, root=root).serve(lambda: print(ready, flush=True))
+    emulator = Emulator(load(locate(profile)), runtime, root=root, state=state)
+    lost = emulator.serve(lambda: print(ready, flush=True))
+    for line in lost:
+        click.echo(f"mdevemu: {line}", err=True)
+    sys.exit(int(bool(lost)))
 
 
 @main.command()

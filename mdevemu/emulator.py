@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from mdevemu.definitions import Definition, Definitions
 from mdevemu.errors import ConfigError
 from mdevemu.faults import Faults
 from mdevemu.inspection import Inspection
+from mdevemu.keeping import Keeping
 from mdevemu.layouts import Hands, Layouts
 from mdevemu.loop import Loop
 from mdevemu.mdev import attributes
@@ -37,36 +38,46 @@ class Emulator:
         runtime: Path,
         clock: Callable[[], int] = time.monotonic_ns,
         root: Path | None = None,
+        state: Path | None = None,
     ) -> None:
         """Make ``runtime``, a folder of mode 0700, and listen for control in it.
 
+        The mdevs that a run before left in the folder ``state`` are brought back.
         Below ``root`` are definitions; those that are automatic are started.
 
         Raises:
-            ConfigError: the folder or a socket cannot be used.
+            ConfigError: a folder, a socket or a saved mdev cannot be used; nothing is left.
         """
         self.trace = Trace(clock)
         self.parent = Parent(spec, self.trace, clock)
         self._runtime = runtime
+        self._leaving = False
         self._servers: dict[str, Server] = {}
         self.inspection = Inspection(self.parent, self._tell)
         self.faults = Faults(self.parent)
         self.coverage = Coverage(self.parent, on=spec.coverage)
         hands = Hands(self._create_at, self._remove, self._attached)
         self._layouts = Layouts(self.parent, hands)
+        self.keeping = Keeping(self.parent, state, self._tell, self._serve)
         _make_private(runtime)
         self._loop = Loop(clock, self.parent.scheduler.alarms)
         self._loop.work(self._work)
         self.control = Control(runtime / CONTROL_SOCKET, self._loop, self._commands())
         self.trace.listen(self._heard)
         self._root = root
+        try:
+            self.keeping.restore_all()
+        except ConfigError:
+            self.close()
+            raise
         if root is not None:
             start_defined(Definitions(root), spec.address, self._start_defined, self._not_started)
 
-    def serve(self, ready: Callable[[], None] = lambda: None) -> None:
-        """Run until ``quit``, SIGTERM or SIGINT; then take everything down.
+    def serve(self, ready: Callable[[], None] = lambda: None) -> Sequence[str]:
+        """Run until ``quit``, SIGTERM or SIGINT; then save mdevs, and take everything down.
 
-        ``ready`` is called once all of these end it properly.
+        ``ready`` is called once all of these end it properly.  Returns a line for each
+        mdev that should have been saved at the end, and was not.
         """
         wakeups, woken = socket.socketpair()
         for end in (wakeups, woken):
@@ -78,6 +89,7 @@ class Emulator:
         try:
             ready()
             self._loop.run()
+            return self._keep()
         finally:
             signal.set_wakeup_fd(-1)
             self.close()
@@ -85,6 +97,21 @@ class Emulator:
             woken.close()
             # One more signal while the interpreter goes down must not look like a crash.
             signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+
+    def _keep(self) -> Sequence[str]:
+        """Save what the next run shall have; what could not be."""
+        self._leaving = True
+        self._finish_saving()
+        self.keeping.lost.clear()
+        self.keeping.save_all(last=True)
+        self._finish_saving()
+        return [*self.keeping.lost, *self.keeping.unfinished()]
+
+    def _finish_saving(self) -> None:
+        """Serve until what is being saved is; another signal ends this as well."""
+        if self.keeping.busy:
+            self._loop.go_on()
+            self._loop.run()
 
     def close(self) -> None:
         """Remove every mdev and socket."""
@@ -95,7 +122,7 @@ class Emulator:
         self._loop.close()
 
     def _work(self) -> bool:
-        busy = self.parent.step()
+        busy = self.parent.step() | self.keeping.step()
         if self.parent.host.faulted:
             self.inspection.collect()
         return busy
@@ -104,6 +131,8 @@ class Emulator:
         if name == "IOMMU_FAULT":
             self.coverage.iommu_fault(facts)
         self.control.event(name, facts)
+        if self._leaving and not self.keeping.busy:
+            self._loop.stop()
 
     def _heard(self, event: Event) -> None:
         """Tell control clients of VMMs that come and go."""
@@ -147,6 +176,7 @@ class Emulator:
             *self.faults.commands(),
             *self.coverage.commands(),
             *self._layouts.commands(),
+            *self.keeping.commands(),
             Command("quit", self._quit),
         ]
 
@@ -245,20 +275,32 @@ class Emulator:
     ) -> Mdev:
         """Make an mdev with its socket."""
         mdev = self.parent.create(type, uuid=uuid, name=name, weight=weight, place=place)
-        path = self._runtime / f"mdev-{mdev.uuid}.sock"
         try:
-            self._servers[mdev.uuid] = Server(
-                path, mdev.function, mdev.space, self._loop, self.trace, mdev.name
-            )
+            self._serve(mdev)
         except ConfigError:
             self.parent.remove(mdev)
             raise
-        self.coverage.watch(mdev)
-        self.control.event("MDEV_CREATED", self._show(mdev))
         return mdev
 
+    def _serve(self, mdev: Mdev) -> dict[str, object]:
+        """Give a new mdev its socket.
+
+        Raises:
+            ConfigError: it cannot have one.
+        """
+        path = self._runtime / f"mdev-{mdev.uuid}.sock"
+        self._servers[mdev.uuid] = Server(
+            path, mdev.function, mdev.space, self._loop, self.trace, mdev.name
+        )
+        self.coverage.watch(mdev)
+        shown = self._show(mdev)
+        self.control.event("MDEV_CREATED", shown)
+        return shown
+
     def _start_defined(self, definition: Definition) -> None:
-        """Create an mdev with its attributes, or not at all."""
+        """Create an mdev with its attributes, or not at all; one that was brought back stays."""
+        if definition.uuid in self.parent.mdevs:
+            return
         mdev = self._create_at(definition.type, definition.uuid, None, None)
         try:
             for name, value in definition.attributes:
@@ -276,6 +318,7 @@ class Emulator:
         if self._servers[mdev.uuid].connected and not force:
             raise ConfigError("mdev", f"{uuid!r} is attached to a VMM", errno.EBUSY)
         self._remove(mdev)
+        self.keeping.forget(mdev)
         return {}
 
     def _remove(self, mdev: Mdev) -> None:

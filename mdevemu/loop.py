@@ -89,6 +89,10 @@ class Loop:
         """Let ``run`` return after the turn at hand."""
         self._stopped = True
 
+    def go_on(self) -> None:
+        """Let ``run`` serve once more after ``stop``."""
+        self._stopped = False
+
     def close(self) -> None:
         """Watch nothing any more."""
         self._epoll.close()

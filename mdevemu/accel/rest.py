@@ -18,8 +18,10 @@ Done = Callable[[RequestError | None], None]
 class Rest:
     """Whether the lanes of one device work.
 
+    Several may want the device at rest at once, and it works again when none does.
+
     Attributes:
-        wanted: they do not, or end what they are at.
+        holders: who wants it.
     """
 
     def __init__(
@@ -35,40 +37,43 @@ class Rest:
         self._pause = pause
         self._resume = resume
         self._alarm: Alarm | None = None
-        self._done: Done | None = None
-        self.wanted = False
+        self._told: list[Done] = []
+        self.holders: set[str] = set()
 
-    def stop(self, done: Done) -> None:
+    def stop(self, holder: str, done: Done) -> None:
         """Come to rest; ``done`` is called once, now or later.
 
-        It gets None, or what kept the device from it: then it runs on.
+        It gets None, or what kept the device from it: then it runs on, for everybody.
         """
-        assert self._done is None, "told to stop twice at once"
-        self.wanted, self._done = True, done
-        self._alarm = self._flow.after(PATIENCE_NS, self._hurry)
-        for lane in self._lanes():
-            lane.halt(self.look)
-        self.look()
-
-    def run(self) -> None:
-        """Work again."""
-        assert self._done is None, "told to run before it had stopped"
-        if self.wanted:
-            self.wanted = False
+        working = not self.holders
+        self.holders.add(holder)
+        if not working and self._alarm is None:
+            done(None)
+            return
+        self._told.append(done)
+        if working:
+            self._alarm = self._flow.after(PATIENCE_NS, self._hurry)
             for lane in self._lanes():
-                lane.release()
-            self._resume()
+                lane.halt(self.look)
+            self.look()
+
+    def run(self, holder: str) -> None:
+        """Work again, unless somebody else wants rest; one who did not want it changes nothing."""
+        if holder in self.holders:
+            self.holders.remove(holder)
+            if not self.holders:
+                self._work(RequestError(errno.ECANCELED, "it was told to work on"))
 
     def adopt(self, lane: Lane) -> None:
         """A new lane works if the others do."""
-        if self.wanted:
+        if self.holders:
             lane.halt(self.look)
 
     def look(self) -> None:
         """See whether all lanes rest now."""
-        if self._done is not None and not any(lane.busy for lane in self._lanes()):
+        if self._alarm is not None and not any(lane.busy for lane in self._lanes()):
             self._pause()
-            self._end()
+            self._tell(None)
 
     def _hurry(self) -> None:
         self._alarm = self._flow.after(LIMIT_NS, self._give_up)
@@ -77,15 +82,21 @@ class Rest:
         self.look()
 
     def _give_up(self) -> None:
-        done, self._done = self._done, None
-        self.run()
-        assert done is not None
-        done(RequestError(errno.EBUSY, "a command that cannot be begun again takes too long"))
+        self.holders.clear()
+        wrong = "a command that cannot be begun again takes too long"
+        self._work(RequestError(errno.EBUSY, wrong))
 
-    def _end(self) -> None:
-        done, self._done = self._done, None
+    def _work(self, error: RequestError) -> None:
+        for lane in self._lanes():
+            lane.release()
+        self._resume()
+        self._tell(error)
+
+    def _tell(self, error: RequestError | None) -> None:
+        """Coming to rest is over."""
+        told, self._told = self._told, []
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        assert done is not None
-        done(None)
+        for done in told:
+            done(error)

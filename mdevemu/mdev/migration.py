@@ -3,7 +3,7 @@
 Spec: Linux, VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE; vfio-user, VFIO_USER_MIG_DATA_READ
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import crc32c
@@ -19,6 +19,9 @@ from mdevemu.mdev.stream import Incoming, Shape
 from mdevemu.profile.types import MdevType
 from mdevemu.pci.function import Function
 from mdevemu.registers import Bank, saving
+
+CLIENT, OPERATOR = "client", "operator"
+"""Who may want the device at rest."""
 
 OF_THE_FUNCTION = ("pci", "config")
 """Banks in configuration space: of these, only what a guest can change moves along."""
@@ -70,10 +73,11 @@ class Outgoing:
 
     def _last(self) -> Iterator[bytes]:
         yield from self._pass()
-        for name, bank in self._migration.banks.items():
-            only = name in OF_THE_FUNCTION
-            yield stream.bank(name, saving.save(bank, writable_only=only))
-        yield stream.device(structs.save(self._migration.personality.save()))
+        # In one step, so that no access of a client comes in between.
+        yield b"".join(
+            stream.bank(name, saving.save(bank, writable_only=name in OF_THE_FUNCTION))
+            for name, bank in self._migration.banks.items()
+        ) + stream.device(structs.save(self._migration.personality.save()))
         yield stream.end(self._checksum)
 
 
@@ -105,25 +109,47 @@ class Migration:
         return {**self._function.banks, **self.personality.banks}
 
     @property
-    def at_rest(self) -> bool:
-        """It was stopped, or is about to be."""
-        return self.personality.rest.wanted
-
-    @property
     def loading(self) -> bool:
         return self._in is not None
 
     def stop(self, done: Done) -> None:
         """Come to rest; ``done`` gets None, or what kept the device from it: then it runs."""
-        if self.at_rest:
-            done(None)
-        else:
-            self.personality.rest.stop(done)
+        self.personality.rest.stop(CLIENT, done)
 
     def run(self) -> None:
         """Go on from where it stands."""
         self._function.deliver()
-        self.personality.rest.run()
+        self.personality.rest.run(CLIENT)
+
+    # For the operator, who need not know what a client is at.
+
+    def hold(self, done: Done) -> None:
+        """See ``stop``; until ``release``, whatever the client says."""
+        self.personality.rest.stop(OPERATOR, done)
+
+    def release(self) -> None:
+        """Go on, unless the client stopped the device."""
+        self.personality.rest.run(OPERATOR)
+
+    def whole(self, size: int) -> Iterator[bytes]:
+        """All of the stream of a device at rest, in parts of at most ``size`` bytes."""
+        out = Outgoing(self, live=False)
+        out.rest()
+        while part := out.read(size):
+            yield part
+
+    def restore(self, parts: Iterable[bytes]) -> None:
+        """Be what a stream says, and rest until a client first reaches a BAR: it lends memory.
+
+        Raises:
+            StateError: the stream is not one of such a device, which is as reset.
+        """
+        self.hold(lambda _: None)
+        self.load()
+        for part in parts:
+            self.write(part)
+        self.finish()
+        self._function.when_reached(self.release)
 
     # Out.
 
@@ -132,7 +158,7 @@ class Migration:
         if self._out is None or live or not self._out.live:
             self._out = Outgoing(self, live=live)
         if not live:
-            assert self.at_rest, "the last part of a stream is of a device at rest"
+            assert self.personality.rest.holders, "the rest of a stream is of a device at rest"
             self._out.rest()
 
     def read(self, size: int) -> bytes:
@@ -216,11 +242,3 @@ def shape_of(personality: Personality[Any], kind: MdevType) -> Shape:
         queues=kind.queues,
         pasid_bits=kind.pasid_bits or 0,
     )
-
-
-def whole(migration: Migration, size: int) -> Iterator[bytes]:
-    """All of the stream of a device at rest, in parts of at most ``size`` bytes."""
-    migration.save(live=False)
-    while part := migration.read(size):
-        yield part
-    migration.end()

@@ -144,6 +144,7 @@ class Function:
         self.link: Link | None = None
         self.observer: Observer | None = None
         self._device = device
+        self._read, self._write = device.read, device.write
         self._trace = trace
         self._name = name
         self._watchdog = Watchdog(device.spinning)
@@ -207,7 +208,7 @@ class Function:
         if self.link is not None and not self.link.passes(region, offset, length, write=False):
             return b"\xff" * length
         if region in self._bars:
-            data = self._device.read(region, offset, length)
+            data = self._read(region, offset, length)
             self._watchdog.read(region, offset, data)
             if self.observer is not None:
                 self.observer.accessed(region, offset, data, write=False)
@@ -229,7 +230,7 @@ class Function:
             self.observer.accessed(region, offset, data, write=True)
         if region in self._bars:
             self._watchdog.write()
-            self._device.write(region, offset, data)
+            self._write(region, offset, data)
             self._follow()
         elif region == CONFIG:
             self._config.write(offset, data)
@@ -294,6 +295,24 @@ class Function:
             raise StateError(f"power state {regs.power_control.state.name}")
         self._power = regs.power_control.state
         self._enable(regs.command.bus_master and self._power is Power.D0)
+
+    def when_reached(self, reached: Callable[[], None]) -> None:
+        """Call ``reached`` before the next access to a BAR of the device, and then no more."""
+        device = self._device
+
+        def first() -> None:
+            self._read, self._write = device.read, device.write
+            reached()
+
+        def read(bar: int, offset: int, length: int) -> bytes:
+            first()
+            return device.read(bar, offset, length)
+
+        def write(bar: int, offset: int, data: bytes) -> None:
+            first()
+            device.write(bar, offset, data)
+
+        self._read, self._write = read, write
 
     def deliver(self) -> None:
         """Interrupt the guest for everything that is pending, as far as nothing holds it back."""

@@ -6,7 +6,6 @@ import random
 import crc32c
 
 from mdevemu.accel.rest import LIMIT_NS, PATIENCE_NS
-from mdevemu.mdev.migration import whole
 from tests.support.bench import Bench
 from tests.support.native import (
     DESTINATION_HBM,
@@ -38,7 +37,7 @@ def stopped(bench, mdev, patient=True):
 
 def saved(mdev, size=65536):
     """The whole stream of an mdev at rest."""
-    return b"".join(whole(mdev.function.migration, size))
+    return b"".join(mdev.function.migration.whole(size))
 
 
 def load(bench, mdev, data, size=65536):
@@ -167,4 +166,3 @@ class Busy:
             assert hbm == self.hbm[n]
         assert self.driver.counters()["completed"] == self.completed
         assert self.driver.counters()["failed"] == 0
-
