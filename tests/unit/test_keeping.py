@@ -1,0 +1,208 @@
+"""Saved mdevs: from one run of the emulator to the next, and from file to file."""
+
+import json
+import signal
+
+import pytest
+
+from tests.support.bench import Ram
+from tests.support.native import (
+    DATA,
+    DESTINATION_HBM,
+    SOURCE_HBM,
+    SQ_HEAD,
+    SUCCESS,
+    Queue,
+    descriptor,
+)
+from tests.support.remote import RemoteGuest
+from tests.support.serving import Serving, ended, serve, short_folder, until
+
+SIZE = 0x40_0000
+PATTERN = 0x1122_3344_5566_7788
+
+
+@pytest.fixture
+def folder():
+    with short_folder() as made:
+        yield made
+
+
+def start(folder, *options):
+    return Serving(folder, "--state", str(folder / "state"), *options)
+
+
+def end(serving, number=signal.SIGTERM):
+    serving.process.send_signal(number)
+    return serving.stop()
+
+
+def guest_of(control, **wanted):
+    made = control("create-mdev", type="mdevemu-native", **wanted)
+    return made, RemoteGuest(made["socket"], Ram(SIZE))
+
+
+def test_client_goes_on_with_its_ring_after_the_emulator_was_started_anew(folder):
+    serving = start(folder)
+    made, guest = guest_of(serving.control(), name="red", weight=7)
+    queue = Queue(guest, 0, interrupt=True, vector=1)
+    queue.enable()
+    fill = descriptor("fill", DESTINATION_HBM, destination=64, length=4096, operand=PATTERN)
+    queue.submit(fill)
+    guest.work(queue)
+    assert [done.status for done in queue.reap()] == [SUCCESS]
+    guest.vector.wait(5)
+    assert end(serving) == (0, "", "")
+    guest.leave()
+
+    serving = start(folder)
+    (mdev,) = serving.control()("query-mdevs")
+    assert {key: mdev[key] for key in ("uuid", "name", "weight")} == {
+        "uuid": made["uuid"],
+        "name": "red",
+        "weight": 7,
+    }
+    guest.attach(mdev["socket"])
+    queue.submit(descriptor("copy", SOURCE_HBM, source=64, destination=DATA, length=4096))
+    guest.work(queue)
+    assert [(done.status, done.index) for done in queue.reap()] == [(SUCCESS, 1)]
+    assert guest.ram.read(DATA, 4096) == PATTERN.to_bytes(8, "little") * 512
+    assert guest.vector.wait(5) == 1
+    assert guest.counters()["completed"] == 2
+    assert end(serving) == (0, "", "")
+    guest.close()
+
+
+def test_restored_device_rests_until_its_client_has_lent_memory(folder):
+    serving = start(folder)
+    _, guest = guest_of(serving.control())
+    queue = Queue(guest, 0)
+    queue.enable()
+    end(serving)
+    guest.leave()
+
+    # Commands that nobody has taken, as if the emulator had ended between them.
+    file = next((folder / "state").glob("*.mdev"))
+    before = file.read_bytes()
+    serving = start(folder)
+    (mdev,) = serving.control()("query-mdevs")
+    guest.attach(mdev["socket"])
+    queue.submit(descriptor("nop", cookie=5))
+    guest.work(queue)
+    assert [done.cookie for done in queue.reap()] == [5]
+    assert queue.get(SQ_HEAD) == 1
+    assert file.read_bytes() == before, "nothing is saved unasked before the end"
+    end(serving)
+    guest.close()
+
+
+def test_removed_mdev_does_not_come_back(folder):
+    serving = start(folder)
+    made = serving.control()("create-mdev", type="mdevemu-native")
+    end(serving)
+    serving = start(folder)
+    serving.control()("remove-mdev", uuid=made["uuid"])
+    assert list((folder / "state").iterdir()) == []
+    end(serving)
+    serving = start(folder)
+    assert serving.control()("query-mdevs") == []
+    end(serving)
+
+
+def test_state_that_was_saved_on_request_survives_a_crash(folder):
+    serving = start(folder)
+    control = serving.control()
+    made, guest = guest_of(control)
+    guest.write(0x28, 0xABCD)
+    control("save-state")
+    assert control.event("MDEV_SAVED")["uuid"] == made["uuid"]
+    guest.write(0x28, 0x1234)
+    serving.process.kill()
+    serving.stop()
+    guest.leave()
+    serving = start(folder)
+    guest.attach(made["socket"])
+    assert guest.read(0x28) == 0xABCD
+    end(serving)
+    guest.close()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda data: b"junk", "is no saved mdev"),
+        (lambda data: data[:-1], "ends before its end"),
+        (lambda data: data + b"x", "after its end"),
+        (lambda data: data[:-100] + bytes([data[-100] ^ 1]) + data[-99:], "checksum"),
+        (lambda data: data.replace(b"mdevemu-native", b"mdevemu-naive", 1), "naive"),
+        (lambda data: data.replace(b'"weight": 2', b'"weight": 0', 1), "weight"),
+    ],
+)
+def test_broken_file_is_an_error_that_names_it_and_stays(folder, spoil, says):
+    serving = start(folder)
+    serving.control()("create-mdev", type="mdevemu-native")
+    serving.control()("create-mdev", type="mdevemu-adder")
+    end(serving)
+    files = sorted((folder / "state").iterdir())
+    file = next(each for each in files if b"native" in each.read_bytes()[:200])
+    file.write_bytes(spoil(file.read_bytes()))
+    spoilt = [each.read_bytes() for each in files]
+    failing = ended(serve(folder, "--state", str(folder / "state")))
+    assert failing[0] == 2
+    assert str(file) in failing[2]
+    assert says in failing[2]
+    assert [each.read_bytes() for each in files] == spoilt
+    assert [each.name for each in (folder / "run").iterdir() if each.is_socket()] == []
+
+
+def test_one_mdev_is_saved_and_restored_by_file(folder):
+    serving = Serving(folder)
+    control = serving.control()
+    made, guest = guest_of(control, name="red")
+    guest.write(0x28, 0xABCD)
+    file = folder / "red.mdev"
+    control("save-mdev", mdev="red", file=str(file))
+    assert control.event("MDEV_SAVED") == {"uuid": made["uuid"], "name": "red", "file": str(file)}
+    assert json.loads(file.read_bytes().partition(b"\n")[0])["name"] == "red"
+    assert guest.read(0x28) == 0xABCD, "it runs on"
+    assert "there is an mdev" in control.refused("restore-mdev", file=str(file))[1]
+    guest.leave()
+    until(lambda: not control("query-mdevs")[0]["attached"])
+    control("remove-mdev", uuid="red")
+    back = control("restore-mdev", file=str(file))
+    assert back["uuid"] == made["uuid"]
+    guest.attach(back["socket"])
+    assert guest.read(0x28) == 0xABCD
+    guest.close()
+    assert serving.stop()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "says"),
+    [
+        ("save-state", {}, "without --state"),
+        ("save-mdev", {"mdev": "red", "file": "relative"}, "not an absolute path"),
+        ("restore-mdev", {"file": "/nowhere/at/all"}, "No such file"),
+        ("save-mdev", {"mdev": "blue", "file": "/tmp/x"}, "blue"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(folder, command, given, says):
+    serving = Serving(folder)
+    control = serving.control()
+    control("create-mdev", type="mdevemu-native", name="red")
+    assert says in control.refused(command, **given)[1]
+    serving.stop()
+
+
+def test_file_that_cannot_be_written_is_told_and_the_device_runs_on(folder):
+    serving = Serving(folder)
+    control = serving.control()
+    _, guest = guest_of(control, name="red")
+    queue = Queue(guest, 0)
+    queue.enable()
+    control("save-mdev", mdev="red", file="/nowhere/red.mdev")
+    assert "No such file" in control.event("MDEV_NOT_SAVED")["reason"]
+    queue.submit(descriptor("nop"))
+    guest.work(queue)
+    guest.close()
+    serving.stop()
