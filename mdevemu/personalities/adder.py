@@ -14,6 +14,7 @@ from mdevemu.registers import Reg, RegisterMap
 from mdevemu.units import Iova
 
 MAX_NUMBERS = 1024
+MAX_ENTRIES = 1 << 15
 
 
 class Control(Word, width=32):
@@ -125,7 +126,7 @@ class Adder(Personality[AdderRegs]):
     def load(self, saved: Saved) -> None:
         if saved.left:
             self.place, at = saved.take(AddRing), saved.take(RingPlace)
-            if self.place.entries.bit_count() != 1:
+            if self.place.entries.bit_count() != 1 or self.place.entries > MAX_ENTRIES:
                 raise StateError(f"a ring of {self.place.entries} entries")
             self.ring = self._ring(self.place)
             self.ring.place(at.head, at.tail)
