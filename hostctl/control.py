@@ -309,6 +309,25 @@ class Control:
         """Remove the mdev of that UUID or name; with ``force`` also under a VMM's hands."""
         self.ask("remove-mdev", uuid=mdev, force=force or None)
 
+    def save(self, mdev: str, file: str) -> None:
+        """Save the mdev of that UUID or name to a file, by its absolute path.
+
+        Raises:
+            HostError: it could not be; the mdev runs on, and what was in the file is there.
+        """
+        with self._qmp.listening("MDEV_SAVED", "MDEV_NOT_SAVED") as events:
+            self.ask("save-mdev", mdev=mdev, file=file)
+            for name, data in events:
+                told = Table(name, data, nonsense)
+                if told.text("file") == file and mdev in (told.text("uuid"), told.text("name")):
+                    if name == "MDEV_NOT_SAVED":
+                        raise HostError(f"mdev {mdev} was not saved: {told.text('reason')}")
+                    return
+
+    def restore(self, file: str) -> Mdev:
+        """Create the mdev that was saved to a file, by its absolute path."""
+        return _mdev(self._table("restore-mdev", file=file))
+
     def types(self) -> list[Type]:
         """What slices there can be."""
         return [

@@ -15,6 +15,7 @@ from hostctl.errors import ENVIRONMENT, OK, HostError
 from hostctl.machine import guest_machine
 from hostctl.output import Output
 from hostctl.vm import kvm
+from hostctl.vm.qemu import MIGRATION_FIX, NO_MIGRATION
 from images.errors import HostError as ImageError
 from images.sysroot import find_qemu
 
@@ -26,7 +27,8 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        state: "ok", "slow" (works without it, but slower) or "missing".
+        state: "ok", "slow" (works without it, but slower), "unsafe" (seems to work, and
+            does not) or "missing".
         found: what is there.
         fix: what to do about it; empty if nothing need be done.
     """
@@ -78,6 +80,10 @@ def _qemu() -> Finding:
     return Finding("QEMU", "ok", find_qemu().origin)
 
 
+def _migration() -> Finding:
+    return Finding("migration of VMs", "unsafe", NO_MIGRATION, MIGRATION_FIX)
+
+
 def _guest(output: Output) -> Finding:
     return Finding("guest", "ok", str(guest_machine(output).initrd))
 
@@ -98,6 +104,7 @@ def _look_around(output: Output) -> Iterator[Finding]:
     yield _looked("dead labs", _corpses)
     for name, look in (
         ("QEMU", _qemu),
+        ("migration of VMs", _migration),
         ("guest", partial(_guest, output)),
         ("KVM", partial(_accelerator, output)),
     ):
@@ -127,7 +134,9 @@ def doctor(as_json: bool) -> int:
 
 
 def _show(output: Output, finding: Finding) -> None:
-    style = {"ok": "green", "slow": "yellow", "missing": "bold red"}[finding.state]
+    style = {"ok": "green", "slow": "yellow", "unsafe": "yellow", "missing": "bold red"}[
+        finding.state
+    ]
     mark = Text(f"{finding.state:>8}", style=style)
     output.console.print(Text.assemble(mark, f"  {finding.name}: {finding.found}"))
     if finding.fix:

@@ -11,9 +11,11 @@ import click
 from guest.checks import CHECKS
 from hostctl import runtime
 from hostctl.cli.options import Commands, json_option, lab_option
+from hostctl.errors import HostError
 from hostctl.guest import Agent, AgentRefused
 from hostctl.output import Output
 from hostctl.vm.argv import pasteable
+from hostctl.vm.qemu import MIGRATION_FIX, NO_MIGRATION
 from mdevemu.errors import ConfigError, unknown
 
 NOT_FOUND = 127  # a shell's exit status for a program that is not there
@@ -131,6 +133,19 @@ def command_line(name: str, lab: str | None, as_json: bool) -> None:
         output.record("vm.cmd", facts)
     else:
         output.line(shlex.join(pasteable(found.argv, found.environment)))
+
+
+@vm.command()
+@click.argument("name", metavar="VM")
+@click.argument("destination", metavar="URI", required=False)
+@lab_option
+def migrate(name: str, destination: str | None, lab: str | None) -> None:
+    """Refuse to migrate VM: QEMU would leave the state of its mdevs behind, and not say so.
+
+    Save its mdevs instead (mdev save), or move them between sockets (mdev move).
+    """
+    _, found = find(lab, name)
+    raise HostError(f"{found.name} is not migrated: {NO_MIGRATION}", MIGRATION_FIX)
 
 
 @vm.command()

@@ -21,6 +21,10 @@ _PANIC = "Kernel panic - not syncing: "
 _PANIC_LINES = 200  # that may follow a panic's reason
 
 
+NO_MIGRATION = "QEMU moves the VM without the state of its vfio-user devices, and does not say so"
+MIGRATION_FIX = "shut the VM down and start it elsewhere; 'mdev save' and 'mdev move' take the mdev"
+
+
 class Vm:
     """A VM that we started.
 

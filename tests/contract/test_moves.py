@@ -65,7 +65,7 @@ def driven(name, data):
 @searching
 @given(st.data())
 def test_state_is_the_same_after_a_move_whatever_the_driver_did(name, data):
-    bench, mdev, ram = driven(name, data)
+    _, mdev, ram = driven(name, data)
     state = saved(mdev)
     before, config = contents(mdev), mdev.function.read(CONFIG, 0, 256)
     there = Bench()

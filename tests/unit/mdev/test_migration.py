@@ -7,6 +7,7 @@ import struct
 import pytest
 
 from mdevemu.accel import Identity, Personality
+from mdevemu.errors import StateError
 from mdevemu.fds import Fd
 from mdevemu.layout import Word, bits
 from mdevemu.personalities import PERSONALITIES
@@ -145,6 +146,20 @@ def test_hbm_is_told_block_by_block_and_only_what_is_there():
     load(bench, other, first + second + rest_of_it)
     assert other.function.read(4, 0x10_0000, 4) == bytes(4)
     assert other.function.read(4, 0x20_0000, 5) == b"there"
+
+
+def test_state_that_ends_early_leaves_nothing_behind():
+    driver = Driver()
+    driver.function.write(4, 0, b"secret")
+    assert stopped(driver.bench, driver.mdev) is None
+    state = saved(driver.mdev)
+    bench = Bench()
+    other = bench.mdev()
+    with pytest.raises(StateError, match="ends before"):
+        load(bench, other, state[:-1])
+    assert other.function.read(4, 0, 6) == bytes(6)
+    assert other.function.read(7, 4, 2) == bytes(2), "no bus master"
+    driver.close()
 
 
 def test_long_look_at_unchanged_memory_gives_padding_and_never_a_short_read():

@@ -8,6 +8,7 @@ from mdevemu.accel.rest import LIMIT_NS, PATIENCE_NS
 from tests.support.bench import COMMAND, CONFIG, MEMORY_AND_BUS_MASTER
 from tests.support.moving import stopped
 from tests.support.native import AES_GCM, DATA, SQ_HEAD, SUCCESS, Driver, descriptor
+from tests.unit.personalities.test_far_memory import alone
 
 
 def rest(driver, patient=True):
@@ -65,6 +66,46 @@ def test_command_whose_destination_is_its_source_is_not_put_back(distance):
     )
     assert rest(driver, patient=False) is None
     assert [done.status for done in queue.reap()] == [SUCCESS], "it ended by itself"
+
+
+def test_command_whose_completion_is_on_its_way_is_not_put_back():
+    driver, keeper = alone()
+    driver.mdev.space.dirty.stop()
+    queue = driver.queue(0)
+    keeper.hold()
+    queue.submit(descriptor("nop", cookie=1))
+    driver.work()
+    keeper.answer()  # the descriptor
+    driver.work()
+    told = []
+    driver.mdev.function.migration.stop(told.append)
+    driver.bench.skip(PATIENCE_NS)
+    assert told == []
+    while not told:
+        keeper.answer()
+        driver.work()
+    assert told == [None]
+    assert [done.cookie for done in queue.reap(tell=False)] == [1]
+    driver.mdev.function.migration.run()
+    driver.work()
+    assert driver.counters()["completed"] == 1
+
+
+def test_command_that_waits_for_its_client_is_put_back():
+    driver, keeper = alone()
+    queue = driver.queue(0)
+    keeper.hold()
+    queue.submit(descriptor("nop", cookie=1))
+    driver.work()
+    assert rest(driver, patient=False) is None
+    late = keeper.held.pop(0)
+    keeper.held = None
+    late()
+    driver.work()
+    assert queue.peek() is None
+    driver.mdev.function.migration.run()
+    driver.work()
+    assert [done.cookie for done in queue.reap()] == [1]
 
 
 def test_alias_of_a_source_counts_as_the_source():
