@@ -1,6 +1,7 @@
 """What every personality that can be moved must do, with whatever comes as its state."""
 
 import copy
+import dataclasses
 import re
 import struct
 
@@ -9,12 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mdevemu.accel import saving
 from mdevemu.errors import StateError
 from mdevemu.personalities import PERSONALITIES
 from mdevemu.units import PAGE
 from tests.contract.test_personalities import LENT, LENT_AT, contents, driver_moves, noise
 from tests.support.bench import CONFIG, Bench, Ram
 from tests.support.moving import load, saved, stopped
+from tests.support.native import Driver
 
 TYPES = {"adder": "adder", "ioat": "ioat", "native": "native", "rid": "native"}
 each = pytest.mark.parametrize("name", sorted(TYPES))
@@ -156,3 +159,50 @@ def test_state_that_is_none_is_refused_by_what_is_wrong_with_it(name, spoil, say
         load(bench, other, spoil(saved(mdev)))
     assert re.search(says, wrong.value.reason)
     assert contents(other) == before
+
+
+def native_structs():
+    """The native device's state besides registers, one queue enabled, and its stream."""
+    driver = Driver()
+    driver.queue(1)
+    assert stopped(driver.bench, driver.mdev) is None
+    structs, stream = list(driver.mdev.personality.save()), saved(driver.mdev)
+    driver.close()
+    return structs, stream
+
+
+def place(**values):
+    return lambda s: [*s[:4], dataclasses.replace(s[4], **values), *s[5:]]
+
+
+def setup(**values):
+    return lambda s: [*s[:3], dataclasses.replace(s[3], **values), *s[4:]]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (place(sq_tail=17), "head 0 and tail 17 in a ring of 16"),
+        (place(sq_head=1), "head 1 and tail 0"),
+        (place(cq_tail=17), "17 written and 0 taken in a ring of 16"),
+        (place(cq_head=1), "0 written and 1 taken"),
+        (setup(log2_entries=13), "QUEUE_CONFIG"),
+        (setup(sq_base=1), "QUEUE_CONFIG"),
+        (setup(control=99 << 16), "QUEUE_CONFIG"),
+        (setup(pasid=1 << 31), "QUEUE_CONFIG"),
+        (lambda s: [*s[:2], dataclasses.replace(s[2], number=4), *s[3:]], "queue 4 twice, or of 4"),
+        (lambda s: [*s[:2], dataclasses.replace(s[2], number=2), *s[3:]], "are there"),
+        (lambda s: [*s[:2], dataclasses.replace(s[2], number=17), *s[3:]], "queue 0x11"),
+        (lambda s: [*s[:5], *s[2:]], "queue 1 twice"),
+        (lambda s: [*s[:2], s[5]], r"queues \[1\] are enabled, \[\] are there"),
+        (lambda s: [s[0], dataclasses.replace(s[1], entries=2), *s[2:]], "page requests"),
+        (lambda s: s[1:], "no Counted"),
+    ],
+)
+def test_native_state_that_no_driver_could_bring_about_is_refused(change, says):
+    structs, stream = native_structs()
+    device = saving.save(change(structs))
+    found = [(kind, device if kind == DEVICE else data) for kind, data in records(stream)]
+    bench = Bench()
+    with pytest.raises(StateError, match=says):
+        load(bench, bench.mdev(), joined(stream, found))
