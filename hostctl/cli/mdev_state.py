@@ -9,7 +9,7 @@ from hostctl.cli.options import connected, emulator_options, json_option
 from hostctl.device.server import named, opened
 from hostctl.output import Output, size
 from mdevemu.vfio_user.features_wire import MigState
-from mdevemu.vfio_user.moving import Moving, move
+from mdevemu.vfio_user.moving import move
 
 file_argument = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 
@@ -70,7 +70,7 @@ def move_(
         with named(source, timeout):
             moved = move(here, there, live=live)
         if not stopped:
-            Moving(there).to(MigState.RUNNING)
+            there.migration.set_state(MigState.RUNNING)
     facts = {"source": source, "destination": destination, "bytes": moved, "running": not stopped}
     if output.json:
         output.record("mdev.move", facts)

@@ -1,86 +1,12 @@
-"""A device's state moves from one server to another: both clients are ours.
+"""A device's state moves from one server to another: both clients are ours."""
 
-Spec: vfio-user, VFIO_USER_DEVICE_FEATURE, VFIO_USER_MIG_DATA_READ, VFIO_USER_MIG_DATA_WRITE
-"""
-
-from mdevemu.errors import ProtocolError, RequestError
-from mdevemu.layout import pack, sizeof, unpack
+from mdevemu.errors import RequestError
 from mdevemu.units import KIB
 from mdevemu.vfio_user.client import Client
-from mdevemu.vfio_user.features_wire import (
-    FEATURE,
-    MIG_DATA,
-    DeviceState,
-    Feature,
-    MigState,
-    Operation,
-)
-from mdevemu.vfio_user.wire import Command
-
-PART = 256 * KIB
-"""Bytes of state that are asked for at once, if both sides take as many."""
+from mdevemu.vfio_user.features_wire import MigState
 
 ROUND = 64 * KIB
-"""A pass over a live device's memory that brings less than this is the last."""
-
-
-class Moving:
-    """The migration state of the device behind one client."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self.part = min(PART, client.server.max_data_xfer_size - MIG_DATA.size)
-
-    @property
-    def state(self) -> MigState:
-        """Where the device is.
-
-        Raises:
-            RequestError: its state cannot be moved.
-        """
-        asked = FEATURE.pack(
-            FEATURE.size + sizeof(DeviceState), Operation.GET | Feature.MIG_DEVICE_STATE
-        )
-        reply = self._client.ask(Command.DEVICE_FEATURE, asked)
-        try:
-            return MigState(unpack(DeviceState, reply, FEATURE.size).device_state)
-        except ValueError as wrong:
-            raise ProtocolError(f"MIG_DEVICE_STATE: {wrong}") from None
-
-    def to(self, state: MigState) -> None:
-        """Bring the device to a state.
-
-        Raises:
-            RequestError: no way leads there, or the device could not; it is where it was.
-        """
-        size = FEATURE.size + sizeof(DeviceState)
-        flags = Operation.SET | Feature.MIG_DEVICE_STATE
-        wanted = FEATURE.pack(size, flags) + pack(DeviceState(state, 0))
-        self._client.ask(Command.DEVICE_FEATURE, wanted)
-
-    def read(self) -> bytes:
-        """The next bytes of the stream; fewer than ``part`` are all there is now.
-
-        Raises:
-            RequestError: there is no stream.
-        """
-        asked = MIG_DATA.pack(MIG_DATA.size + self.part, self.part)
-        reply = self._client.ask(Command.MIG_DATA_READ, asked)
-        size = len(reply) - MIG_DATA.size
-        if size < 0 or MIG_DATA.unpack_from(reply)[1] != size or size > self.part:
-            raise ProtocolError(f"MIG_DATA_READ of {self.part} bytes answered with {len(reply)}")
-        return reply[MIG_DATA.size :]
-
-    def write(self, data: bytes) -> None:
-        """The next bytes of the stream.
-
-        Raises:
-            RequestError: they are refused.
-        """
-        for at in range(0, len(data), self.part):
-            part = data[at : at + self.part]
-            size = MIG_DATA.size + len(part)
-            self._client.ask(Command.MIG_DATA_WRITE, MIG_DATA.pack(size, len(part)) + part)
+"""A pass over a live device's memory that brings no more than this is the last."""
 
 
 def move(source: Client, destination: Client, *, live: bool = True, passes: int = 8) -> int:
@@ -94,33 +20,30 @@ def move(source: Client, destination: Client, *, live: bool = True, passes: int 
         RequestError: one of them refused; the source runs on, the destination is as reset
             or in ERROR.
     """
-    there, here = Moving(destination), Moving(source)
-    there.to(MigState.RESUMING)
+    destination.migration.set_state(MigState.RESUMING)
     moved = 0
     try:
         if live:
-            here.to(MigState.PRE_COPY)
+            source.migration.set_state(MigState.PRE_COPY)
             for _ in range(passes):
-                brought = _copy(here, there)
+                brought = _copy(source, destination)
                 moved += brought
-                if brought < ROUND:
+                if brought <= ROUND:
                     break
-        here.to(MigState.STOP_COPY)
-        moved += _copy(here, there)
-        there.to(MigState.STOP)
-        here.to(MigState.STOP)
+        source.migration.set_state(MigState.STOP_COPY)
+        moved += _copy(source, destination)
+        destination.migration.set_state(MigState.STOP)
+        source.migration.set_state(MigState.STOP)
     except RequestError:
-        here.to(MigState.RUNNING)
+        source.migration.set_state(MigState.RUNNING)
         raise
     return moved
 
 
-def _copy(here: Moving, there: Moving) -> int:
+def _copy(source: Client, destination: Client) -> int:
     """Pass on all that there is now; how many bytes."""
     moved = 0
-    while True:
-        part = here.read()
-        there.write(part)
-        moved += len(part)
-        if len(part) < here.part:
-            return moved
+    for piece in source.migration.stream():
+        destination.migration.write(piece)
+        moved += len(piece)
+    return moved

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from mdevemu.vfio_user.features_wire import MigState
-from mdevemu.vfio_user.moving import Moving, move
+from mdevemu.vfio_user.moving import move
 from tests.support.bench import Ram
 from tests.support.native import SUCCESS, Queue, descriptor
 from tests.support.remote import RemoteGuest
@@ -71,7 +71,7 @@ class Travelling:
         move(old.client, arrived.client, live=live)
         self.fired += before.wait(0)
         self.guest.function, self.guest.vector = arrived.function, arrived.vector
-        Moving(arrived.client).to(MigState.RUNNING)
+        arrived.client.migration.set_state(MigState.RUNNING)
         old.client.close()
         before.close()
         self.control("remove-mdev", uuid=made_before["uuid"], force=True)

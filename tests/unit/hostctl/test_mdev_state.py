@@ -8,7 +8,6 @@ from hostctl.cli import doctor
 from hostctl.cli.main import run
 from mdevemu.vfio_user.client import Client
 from mdevemu.vfio_user.features_wire import MigState
-from mdevemu.vfio_user.moving import Moving
 from tests.support.serving import Serving, short_folder, until
 
 SCRATCH = 0x28
@@ -67,11 +66,11 @@ def test_move_takes_the_state_from_one_socket_to_another(emulator, capsys, optio
     said = json.loads(capsys.readouterr().out)
     assert said["running"] is ("--stopped" not in options)
     with Client(there) as client:
-        state = Moving(client).state
+        state = client.migration.state()
         assert state is (MigState.STOP if options == ("--stopped",) else MigState.RUNNING)
         assert client.read_u64(0, SCRATCH) == 0x77
     with Client(here) as client:
-        assert Moving(client).state is MigState.STOP
+        assert client.migration.state() is MigState.STOP
 
 
 def test_move_to_another_kind_is_refused_and_the_source_runs_on(emulator, capsys):
@@ -80,7 +79,7 @@ def test_move_to_another_kind_is_refused_and_the_source_runs_on(emulator, capsys
     assert run(["mdev", "move", here, there]) != 0
     assert "MIG_DATA_WRITE refused" in capsys.readouterr().err
     with Client(here) as client:
-        assert Moving(client).state is MigState.RUNNING
+        assert client.migration.state() is MigState.RUNNING
         assert client.read_u64(0, SCRATCH) == 0x77
 
 
