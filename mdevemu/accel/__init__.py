@@ -2,7 +2,7 @@
 
 from mdevemu.accel.personality import Interface, Personality, Slice
 from mdevemu.accel.reach import Reach, Reading, Writing
-from mdevemu.accel.ring import CompletionRing, Popped, Ring, RingPlace
+from mdevemu.accel.ring import CompletionRing, Popped, Ring, RingState
 from mdevemu.accel.saving import Saved
 from mdevemu.accel.scheduler import Work
 from mdevemu.pci.config import Identity
@@ -16,7 +16,7 @@ __all__ = [
     "Reach",
     "Reading",
     "Ring",
-    "RingPlace",
+    "RingState",
     "Saved",
     "Slice",
     "Work",

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 from mdevemu.accel.reach import Reading, Writing
 from mdevemu.errors import CommandFault, StateError
-from mdevemu.layout import Struct, pack, sizeof, u32, unpack
+from mdevemu.layout import Struct, pack, sizeof, u32, u64, unpack
 from mdevemu.units import Iova
 
 S = TypeVar("S", bound=Struct)
@@ -29,9 +29,11 @@ class Memory(Protocol):
         """Put bytes at an address."""
 
 
-class RingPlace(Struct):
-    """Where the device end of a ring stands."""
+class RingState(Struct):
+    """The device end of a ring: where it is in memory, and where it stands."""
 
+    base: u64
+    entries: u32
     head: u32
     tail: u32
 
@@ -76,6 +78,24 @@ class Ring(Generic[S]):
         self._last: Popped[S] | None = None
         self.head = 0
         self.tail = 0
+
+    @property
+    def state(self) -> RingState:
+        """What another ring goes on with."""
+        return RingState(self._base, self._entries, self.head, self.tail)
+
+    @classmethod
+    def restored(cls, memory: Memory, state: RingState, kind: type[S], most: int) -> "Ring[S]":
+        """The ring that goes on where another stood; it may have ``most`` entries.
+
+        Raises:
+            StateError: no driver could have set it up.
+        """
+        if state.entries.bit_count() != 1 or state.entries > most:
+            raise StateError(f"a ring of {state.entries} entries, at most {most}")
+        found = cls(memory, Iova(state.base), state.entries, kind)
+        found.place(state.head, state.tail)
+        return found
 
     def announce(self, tail: int) -> None:
         """The guest says that commands up to ``tail`` (an index, not included) are there.

@@ -123,8 +123,6 @@ class AddressSpace:
     def attach(self, client: Lender | None) -> None:
         """Whom to ask for the bytes of windows without a file, from now on; None is nobody."""
         self._far.client = client
-        if client is None:
-            self._far.forget(0, LIMIT)
 
     def map(
         self,
@@ -176,7 +174,6 @@ class AddressSpace:
         if window is None or window.size != size:
             raise RequestError(errno.ENOENT, f"no window is {iova:#x}+{size:#x}")
         self.dirty.unmapping()
-        self._far.forget(iova, size)
         del self._windows[iova], self._starts[bisect_left(self._starts, iova)]
         if window.lent is not None:
             window.lent.windows -= 1
@@ -191,7 +188,6 @@ class AddressSpace:
         """
         mapped = any(window.mapped for window in self._windows.values())
         self.dirty.unmapping()
-        self._far.forget(0, LIMIT)
         lent = self._forget_windows()
         if not mapped:
             return

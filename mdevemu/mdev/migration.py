@@ -16,8 +16,8 @@ from mdevemu.errors import StateError
 from mdevemu.mdev import stream
 from mdevemu.mdev.contents import Contents
 from mdevemu.mdev.stream import Incoming, Shape
-from mdevemu.profile.types import MdevType
 from mdevemu.pci.function import Function
+from mdevemu.profile.types import MdevType
 from mdevemu.registers import Bank, saving
 
 CLIENT, OPERATOR = "client", "operator"

@@ -1,7 +1,6 @@
 """Memory that a VMM keeps to itself: its bytes are asked for by message, which takes time."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Protocol, TypeAlias
 
 from mdevemu.memory.backing import Miss
@@ -33,8 +32,7 @@ class Far:
     """All that one client keeps to itself: at offset n is its Iova n.
 
     It takes part in translation as every backing does; its bytes are never at
-    hand, so an access that cannot wait misses.  See ``Backing``.  What is asked for
-    goes through here, so that an answer about a window that is gone is not used.
+    hand, so an access that cannot wait misses.  See ``Backing``.
 
     Attributes:
         client: whom to ask; None while nobody is there.
@@ -45,8 +43,6 @@ class Far:
         self.size = size
         self.client: Lender | None = None
         self.stored: Callable[[int, int], None] | None = None
-        self._asked: dict[int, tuple[int, int, Done]] = {}
-        self._count = 0
 
     @property
     def largest(self) -> int:
@@ -57,31 +53,14 @@ class Far:
     def fetch(self, iova: int, length: int, done: Done) -> None:
         """See ``Lender``; somebody is there."""
         assert self.client is not None
-        self.client.fetch(iova, length, self._ask(iova, length, done))
+        self.client.fetch(iova, length, done)
 
     def store(self, iova: int, data: bytes, done: Done) -> None:
         """See ``Lender``; somebody is there."""
         assert self.client is not None
         if self.stored is not None:
             self.stored(iova, len(data))
-        self.client.store(iova, data, self._ask(iova, len(data), done))
-
-    def forget(self, iova: int, size: int) -> None:
-        """A window is gone: what was asked for of it is refused, whatever comes yet."""
-        asked = self._asked.items()
-        of_it = [n for n, (at, count, _) in asked if at < iova + size and iova < at + count]
-        for number in of_it:
-            self._answered(number, None)
-
-    def _ask(self, iova: int, length: int, done: Done) -> Done:
-        """Remember a question; what its answer is given to."""
-        self._count += 1
-        self._asked[self._count] = iova, length, done
-        return partial(self._answered, self._count)
-
-    def _answered(self, number: int, answer: Answer) -> None:
-        if asked := self._asked.pop(number, None):
-            asked[2](answer)
+        self.client.store(iova, data, done)
 
     def read(self, offset: int, length: int) -> bytes:
         raise Miss

@@ -7,8 +7,8 @@ raises interrupt 0.
 
 from collections.abc import Iterable
 
-from mdevemu.accel import Identity, Personality, Reach, Ring, RingPlace, Saved, Work, Writing
-from mdevemu.errors import CommandFault, GuestFault, StateError
+from mdevemu.accel import Identity, Personality, Reach, Ring, RingState, Saved, Work, Writing
+from mdevemu.errors import CommandFault, GuestFault
 from mdevemu.layout import Access, Struct, Word, bit, bits, u32, u64
 from mdevemu.registers import Reg, RegisterMap
 from mdevemu.units import Iova
@@ -67,13 +67,6 @@ class Add(Struct):
     amount: u32
 
 
-class AddRing(Struct):
-    """The ring that was switched on: its Iova, and how many commands it has room for."""
-
-    base: u64
-    entries: u32
-
-
 class Adder(Personality[AdderRegs]):
     """Executes Add commands in ring order."""
 
@@ -88,12 +81,9 @@ class Adder(Personality[AdderRegs]):
 
     @AdderRegs.control.written
     def _switch(self, control: Control) -> None:
+        base, entries = Iova(self.regs.ring_base.address), 1 << self.regs.ring_size.log2_entries
         self.queue.cancel()
-        self.place = AddRing(self.regs.ring_base.address, 1 << self.regs.ring_size.log2_entries)
-        self.ring = self._ring(self.place) if control.enable else None
-
-    def _ring(self, place: AddRing) -> Ring[Add]:
-        return Ring(self.memory, Iova(place.base), place.entries, Add)
+        self.ring = Ring(self.memory, base, entries, Add) if control.enable else None
 
     @AdderRegs.doorbell.written
     def _announce(self, doorbell: Doorbell) -> None:
@@ -121,15 +111,11 @@ class Adder(Personality[AdderRegs]):
         yield from self.memory.write(Iova(command.address), data)
 
     def save(self) -> Iterable[Struct]:
-        return (self.place, RingPlace(self.ring.head, self.ring.tail)) if self.ring else ()
+        return (self.ring.state,) if self.ring else ()
 
     def load(self, saved: Saved) -> None:
         if saved.left:
-            self.place, at = saved.take(AddRing), saved.take(RingPlace)
-            if self.place.entries.bit_count() != 1 or self.place.entries > MAX_ENTRIES:
-                raise StateError(f"a ring of {self.place.entries} entries")
-            self.ring = self._ring(self.place)
-            self.ring.place(at.head, at.tail)
+            self.ring = Ring.restored(self.memory, saved.take(RingState), Add, MAX_ENTRIES)
 
     def resume(self) -> None:
         if self.ring is not None:

@@ -146,7 +146,7 @@ def test_hostile_state_is_refused_or_harmless(name, data):
             lambda s: joined(
                 s, [*records(s)[:-2], (DEVICE, records(s)[-2][1] + b"\0"), records(s)[-1]]
             ),
-            "no use for|ends before AddRing",
+            "no use for|ends before RingState",
         ),
     ],
 )

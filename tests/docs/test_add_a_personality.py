@@ -30,7 +30,7 @@ def test_page_has_listings_of_all_four_parts():
 
 
 def test_adder_is_about_a_hundred_lines():
-    assert len(SOURCES[0].splitlines()) <= 120
+    assert len(SOURCES[0].splitlines()) <= 130
 
 
 class Driver:
