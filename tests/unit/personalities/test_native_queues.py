@@ -278,7 +278,7 @@ def test_submission_between_event_index_and_last_look_is_not_lost(driver):
             queue.write(pending.pop(0))
             driver.ram.write(queue.shadow, queue.tail.to_bytes(4, "little"))
 
-    behind = device._queues[0]
+    behind = device.queues[0]
     behind._memory = Reach(Watched(device.port, queue.shadow + 4, slip_in), behind.lane)
     queue.submit(nop(1))
     driver.bench.work()
