@@ -241,4 +241,5 @@ def shape_of(personality: Personality[Any], kind: MdevType) -> Shape:
         operations=sum(1 << operation for operation in given.engines.operations),
         queues=kind.queues,
         pasid_bits=kind.pasid_bits or 0,
+        max_transfer=kind.max_transfer or 0,
     )

@@ -54,7 +54,8 @@ class Shape(Struct):
     """What a slice is, as its guest sees it: it moves only to one that is the same.
 
     ``operations`` has a bit for each that the engines do, ``pasid_bits`` is 0 if the
-    guest has no PASIDs; names are UTF-8, filled up with zeros.
+    guest has no PASIDs, ``max_transfer`` (bytes) if the type leaves it open.  Names are
+    UTF-8, filled up with zeros.
     """
 
     personality: Annotated[bytes, Scalar("32s")]
@@ -63,6 +64,7 @@ class Shape(Struct):
     operations: u64
     queues: u32
     pasid_bits: u32
+    max_transfer: u64
 
 
 class HbmPlace(Struct):

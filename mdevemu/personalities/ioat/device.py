@@ -89,6 +89,10 @@ class Ioat(Personality[IoatRegs]):
         self.counters = Counters()
         self._channels = [Channel(self, number) for number in range(self.channel_count)]
         self._raising = 0
+        self._introduce()
+
+    def _introduce(self) -> None:
+        """Say in the registers what this slice has."""
         self.regs.channels.count = self.channel_count
         self.regs.transfer_capability.log2_bytes = self.max_transfer.bit_length() - 1
 
@@ -137,8 +141,8 @@ class Ioat(Personality[IoatRegs]):
             yield channel.place
 
     def load(self, saved: Saved) -> None:
+        self._introduce()
         self.counters = Counters(**asdict(saved.take(Counted)))
-        self.regs.channels.count = self.channel_count
         for channel in self._channels:
             channel.put(saved.take(ChannelPlace))
         halted = (status.state for status in self.regs.channel_status[self.channel_count :])
