@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from mdevemu.errors import StateError
-from mdevemu.layout import Struct, members_of, pack, sizeof, u32, unpack
+from mdevemu.layout import Struct, members_of, pack, sizeof, u32, u64, unpack
 
 S = TypeVar("S", bound=Struct)
 
@@ -55,6 +55,12 @@ class Saved:
             raise StateError(f"{kind.__name__}: {wrong}") from None
         self._at = end
         return found
+
+
+class Count(Struct):
+    """Something that was counted."""
+
+    value: u64
 
 
 def within(what: str, value: int, most: int) -> int:

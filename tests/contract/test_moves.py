@@ -172,11 +172,11 @@ def native_structs():
 
 
 def place(**values):
-    return lambda s: [*s[:4], dataclasses.replace(s[4], **values), *s[5:]]
+    return lambda s: [*s[:11], dataclasses.replace(s[11], **values), *s[12:]]
 
 
 def setup(**values):
-    return lambda s: [*s[:3], dataclasses.replace(s[3], **values), *s[4:]]
+    return lambda s: [*s[:10], dataclasses.replace(s[10], **values), *s[11:]]
 
 
 @pytest.mark.parametrize(
@@ -190,13 +190,16 @@ def setup(**values):
         (setup(sq_base=1), "QUEUE_CONFIG"),
         (setup(control=99 << 16), "QUEUE_CONFIG"),
         (setup(pasid=1 << 31), "QUEUE_CONFIG"),
-        (lambda s: [*s[:2], dataclasses.replace(s[2], number=4), *s[3:]], "queue 4 twice, or of 4"),
-        (lambda s: [*s[:2], dataclasses.replace(s[2], number=2), *s[3:]], "are there"),
-        (lambda s: [*s[:2], dataclasses.replace(s[2], number=17), *s[3:]], "queue 0x11"),
-        (lambda s: [*s[:5], *s[2:]], "queue 1 twice"),
-        (lambda s: [*s[:2], s[5]], r"queues \[1\] are enabled, \[\] are there"),
-        (lambda s: [s[0], dataclasses.replace(s[1], entries=2), *s[2:]], "page requests"),
-        (lambda s: s[1:], "no Counted"),
+        (
+            lambda s: [*s[:9], dataclasses.replace(s[9], number=4), *s[10:]],
+            "queue 4 twice, or of 4",
+        ),
+        (lambda s: [*s[:9], dataclasses.replace(s[9], number=2), *s[10:]], "are there"),
+        (lambda s: [*s[:9], dataclasses.replace(s[9], number=17), *s[10:]], "queue 0x11"),
+        (lambda s: [*s[:12], *s[9:]], "queue 1 twice"),
+        (lambda s: [*s[:9], s[12]], r"queues \[1\] are enabled, \[\] are there"),
+        (lambda s: [*s[:8], dataclasses.replace(s[8], entries=2), *s[9:]], "page requests"),
+        (lambda s: s[1:], "no Count"),
     ],
 )
 def test_native_state_that_no_driver_could_bring_about_is_refused(change, says):

@@ -1,11 +1,12 @@
 """The I/OAT device as a whole: its channels, and what they have in common."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 from mdevemu.accel import Identity, Interface, Personality, Saved
+from mdevemu.accel.saving import Count
 from mdevemu.errors import GuestFault, StateError
-from mdevemu.layout import Struct, u64
+from mdevemu.layout import Struct
 from mdevemu.pci.config import Bar
 from mdevemu.personalities.ioat.channel import Channel, ChannelFault, ChannelPlace
 from mdevemu.personalities.ioat.layout import (
@@ -55,18 +56,6 @@ class Counters:
     interrupts: int = 0
     doorbells: int = 0
     faults: int = 0
-
-
-class Counted(Struct):
-    """``Counters``, as they move to another slice."""
-
-    completed: u64
-    failed: u64
-    bytes_read: u64
-    bytes_written: u64
-    interrupts: u64
-    doorbells: u64
-    faults: u64
 
 
 class Ioat(Personality[IoatRegs]):
@@ -136,13 +125,13 @@ class Ioat(Personality[IoatRegs]):
     # A move to another device.
 
     def save(self) -> Iterable[Struct]:
-        yield Counted(**asdict(self.counters))
+        yield from map(Count, asdict(self.counters).values())
         for channel in self._channels:
             yield channel.place
 
     def load(self, saved: Saved) -> None:
         self._introduce()
-        self.counters = Counters(**asdict(saved.take(Counted)))
+        self.counters = Counters(*(saved.take(Count).value for _ in fields(Counters)))
         for channel in self._channels:
             channel.put(saved.take(ChannelPlace))
         halted = (status.state for status in self.regs.channel_status[self.channel_count :])

@@ -1,12 +1,12 @@
 """What the native device has besides registers, as it moves to another slice."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, astuple
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING
 
-from mdevemu.accel.saving import Saved, within
+from mdevemu.accel.saving import Count, Saved, within
 from mdevemu.errors import StateError
-from mdevemu.layout import Struct, u32, u64
+from mdevemu.layout import Struct, u32
 from mdevemu.personalities.native.layout import MAX_QUEUES, DeviceState
 from mdevemu.personalities.native.memory import Counters
 from mdevemu.personalities.native.paging import PagingSetup
@@ -14,19 +14,6 @@ from mdevemu.personalities.native.queue import Queue, QueueFault, QueuePlace, Qu
 
 if TYPE_CHECKING:
     from mdevemu.personalities.native.device import Native
-
-
-class Counted(Struct):
-    """The counters, and how long the engines have worked, in nanoseconds."""
-
-    completed: u64
-    failed: u64
-    bytes_read: u64
-    bytes_written: u64
-    interrupts: u64
-    doorbells: u64
-    faults: u64
-    busy_ns: u64
 
 
 class QueueNumber(Struct):
@@ -37,8 +24,8 @@ class QueueNumber(Struct):
 
 def save(device: "Native") -> Iterator[Struct]:
     """Everything, of a device at rest."""
-    busy = device.slice.flow.busy_ns - device.busy_before
-    yield Counted(**asdict(device.counters), busy_ns=busy)
+    yield from map(Count, asdict(device.counters).values())
+    yield Count(device.slice.flow.busy_ns - device.busy_before)
     yield device.paging.setup
     for number, queue in sorted(device.queues.items()):
         yield QueueNumber(number)
@@ -53,10 +40,8 @@ def load(device: "Native", saved: Saved) -> None:
     Raises:
         StateError: no driver could have brought this device there.
     """
-    counted = saved.take(Counted)
-    *counts, busy = astuple(counted)
-    device.counters = Counters(*counts)
-    device.busy_before = device.slice.flow.busy_ns - busy
+    device.counters = Counters(*(saved.take(Count).value for _ in fields(Counters)))
+    device.busy_before = device.slice.flow.busy_ns - saved.take(Count).value
     device.paging.load(saved.take(PagingSetup))
     while (number := within("queue", saved.take(QueueNumber).number, MAX_QUEUES)) < MAX_QUEUES:
         if number in device.queues or number >= device.queue_count:
