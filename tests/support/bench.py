@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from typing import ClassVar
 
 from mdevemu.fds import Fd
 from mdevemu.mdev.parent import Parent
@@ -64,10 +65,20 @@ class Clock:
 class Bench:
     """One accelerator; every mdev's function may be a bus master."""
 
+    made: ClassVar[list] = []
+    """Every one that was not closed, for ``tests/conftest.py``."""
+
     def __init__(self, spec=None):
+        self.made.append(self)
         self.clock = Clock()
         self.trace = Trace(self.clock)
         self.parent = Parent(parse("bench.toml", spec or BASE), self.trace, self.clock)
+
+    def close(self):
+        """Remove every mdev: their HBM is as many descriptors."""
+        self.made.remove(self)
+        for mdev in list(self.parent.mdevs.values()):
+            self.parent.remove(mdev)
 
     def mdev(self, kind="native", **wanted):
         """A new mdev of a type, by the type's short name."""
