@@ -5,14 +5,6 @@ import pytest
 from tests.support.vfio_user import QEMU_JSON, Desk, hello, memfd
 
 
-@pytest.fixture
-def desk():
-    desk = Desk()
-    desk.tell(hello())
-    yield desk
-    desk.close()
-
-
 def talk(desk, request, fds=()):
     reply, passed = desk.tell(bytes.fromhex(request), fds)
     return reply.hex(), passed

@@ -15,7 +15,6 @@ from mdevemu.vfio_user import Doorbell
 from tests.support.movable import Movable
 from tests.support.vfio_user import (
     OK,
-    REFUSED,
     SET_IRQS,
     Desk,
     Device,
@@ -23,16 +22,13 @@ from tests.support.vfio_user import (
     irqs,
     memfd,
     open_fds,
+    refused,
 )
 
 IO_FDS = 6
 BOOL, EVENTFD, MASK, UNMASK, TRIGGER = 2, 4, 8, 0x10, 0x20
 ENTRY = struct.Struct("<QQIIIIQ")
 READ32, WRITE32, WRITE16, ANSWERED = 2 << 4, 1 | 2 << 4, 1 | 1 << 4, 1 << 6
-
-
-def refused(error):
-    return REFUSED, error, b""
 
 
 class Ringing(Movable):

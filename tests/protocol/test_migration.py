@@ -27,6 +27,7 @@ from tests.support.vfio_user import (
     dma_map,
     hello,
     irqs,
+    refused,
     split,
 )
 
@@ -34,10 +35,6 @@ FEATURE, MIG_READ, MIG_WRITE = 16, 17, 18
 GET, SET, PROBE = 1 << 16, 1 << 17, 1 << 18
 MIGRATION, STATE, START, STOP_LOG, REPORT = 1, 2, 6, 7, 8
 ERROR, STOP, RUNNING, STOP_COPY, RESUMING, P2P, PRE_COPY, PRE_COPY_P2P = range(8)
-
-
-def refused(error):
-    return REFUSED, error, b""
 
 
 def feature(flags, data=b"", argsz=None):

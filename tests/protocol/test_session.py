@@ -31,33 +31,17 @@ from tests.support.vfio_user import (
     access,
     dma_map,
     dma_unmap,
+    eventfds,
     frame,
     hello,
     irqs,
     memfd,
     message,
     open_fds,
+    refused,
 )
 
 PAGE = 0x1000
-
-
-@pytest.fixture
-def desk():
-    before = open_fds()
-    desk = Desk()
-    desk.tell(hello())
-    yield desk
-    desk.close()
-    assert open_fds() == before
-
-
-def refused(number):
-    return REFUSED, number, b""
-
-
-def eventfds(count):
-    return [Fd(os.eventfd(0)) for _ in range(count)]
 
 
 # States

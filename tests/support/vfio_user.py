@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 import time
+from collections import deque
 from contextlib import contextmanager
 
 from mdevemu.alarms import Alarm
@@ -64,6 +65,16 @@ def split(stream):
         found.append((number, command, flags, error, stream[16:size]))
         stream = stream[size:]
     return found
+
+
+def refused(number):
+    """(flags, errno, payload) of an error reply."""
+    return REFUSED, number, b""
+
+
+def eventfds(count):
+    """Counters at zero, to be given away."""
+    return [Fd(os.eventfd(0)) for _ in range(count)]
 
 
 def open_fds():
@@ -283,9 +294,10 @@ class Host:
         self._wake = Fd(os.eventfd(0))
         self._done = False
         self.loop.watch(self._wake.fileno(), self._stop)
-        # Wakes the loop, so that it looks at alarms that another thread set.
+        # Wakes the loop, so that it looks at alarms that another thread set, and acts.
         self.nudge = Fd(os.eventfd(0))
-        self.loop.watch(self.nudge.fileno(), lambda: os.eventfd_read(self.nudge.fileno()))
+        self._acts = deque()
+        self.loop.watch(self.nudge.fileno(), self._nudged)
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
@@ -295,6 +307,16 @@ class Host:
     def _stop(self):
         self._done = True
         self.loop.stop()
+
+    def later(self, act):
+        """Have the loop's thread do something."""
+        self._acts.append(act)
+        os.eventfd_write(self.nudge.fileno(), 1)
+
+    def _nudged(self):
+        os.eventfd_read(self.nudge.fileno())
+        while self._acts:
+            self._acts.popleft()()
 
     def halt(self):
         """Stop the loop; what arrives from now on waits."""
