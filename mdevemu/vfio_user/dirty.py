@@ -60,7 +60,7 @@ class Logging:
                 size; E2BIG, for one message; ENOTSUP.
         """
         self._running(what)
-        if page_size < PAGE or page_size.bit_count() != 1:
+        if page_size.bit_count() != 1:
             raise RequestError(errno.EINVAL, f"{what} with pages of {page_size} bytes")
         _check_range(what, iova, length)
         size = bitmap_size(length, page_size)

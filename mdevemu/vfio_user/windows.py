@@ -15,7 +15,7 @@ class DirtyLog(Protocol):
     """Which pages the device wrote to, in its own addresses.  Spec: DMA_LOGGING_*.
 
     The session has seen to it that it is started before it is stopped or asked, and
-    that page sizes are powers of two of at least 4 KiB.
+    that page sizes are powers of two: of at least 4 KiB to start, of any to report.
     """
 
     def start(self, page_size: int, ranges: Sequence[tuple[int, int]]) -> int:
