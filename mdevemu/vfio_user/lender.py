@@ -47,9 +47,18 @@ class Asked:
     """
 
     def __init__(
-        self, send: Callable[[bytes], None], largest: int, trace: Trace, name: str
+        self,
+        send: Callable[[bytes], None],
+        largest: int,
+        trace: Trace,
+        name: str,
+        *,
+        trusted: bool = False,
     ) -> None:
-        """``send`` takes whole messages; ``largest`` is the client's max_data_xfer_size."""
+        """``send`` takes whole messages; ``largest`` is the client's max_data_xfer_size.
+
+        ``trusted``: it is known to have data where it belongs; see ``store``.
+        """
         self.largest = min(largest, LARGEST)
         self._send = send
         self._trace = trace
@@ -57,7 +66,7 @@ class Asked:
         self._id = 0
         self._waiting: dict[int, tuple[int, bytes, int, Done]] = {}
         self._open = True
-        self._trusted = False
+        self._trusted = trusted
 
     def fetch(self, iova: int, length: int, done: Done) -> None:
         """See ``Lender``."""

@@ -303,7 +303,9 @@ class Session:
             if self.peer.twin_socket and self.peer.max_msg_fds:
                 twin = carrier.twin()
             largest = self.peer.max_data_xfer_size
-            self._memory.attach(Asked(carrier.send, largest, self._trace, self._name))
+            # No client that has data in a wrong place knows of twin sockets.
+            asked = Asked(carrier.send, largest, self._trace, self._name, trusted=twin is not None)
+            self._memory.attach(asked)
             self._irqs.attach(carrier)
             self._iofds.attach(carrier)
         self._choose()
