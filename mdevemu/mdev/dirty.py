@@ -67,13 +67,17 @@ class DirtyLog:
 
         Little-endian, whole 64-bit words.
         """
-        bits = bytearray((length + 64 * page_size - 1) // (64 * page_size) * 8)
+        count = -(-length // page_size)
+        bits = bytearray(-(-count // 64) * 8)
         pages = self._take(iova, length)
         if self._too_many:
-            return b"\xff" * len(bits)
+            return ((1 << count) - 1).to_bytes(len(bits), "little")
         for page in pages:
-            at = max(page * PAGE - iova, 0) // page_size
-            bits[at // 8] |= 1 << at % 8
+            # What is reported as a page may be several of ours, or a part of one.
+            first = max(page * PAGE - iova, 0) // page_size
+            last = (min((page + 1) * PAGE - iova, length) - 1) // page_size
+            for at in range(first, last + 1):
+                bits[at // 8] |= 1 << at % 8
         return bytes(bits)
 
     # What becomes of windows.
@@ -102,11 +106,12 @@ class DirtyLog:
         self._pages.update(range(iova // PAGE, (iova + length - 1) // PAGE + 1))
 
     def _take(self, iova: int, length: int) -> set[int]:
-        """The pages of a range that were written; they are forgotten."""
+        """The pages of a range that were written; those that lie in it whole are forgotten."""
         self._gather()
-        first, last = iova // PAGE, (iova + length - 1) // PAGE
+        end = iova + length
+        first, last = iova // PAGE, (end - 1) // PAGE
         taken = {page for page in self._pages if first <= page <= last}
-        self._pages -= taken
+        self._pages -= {page for page in taken if iova <= page * PAGE and (page + 1) * PAGE <= end}
         return taken
 
     def _gather(self) -> None:

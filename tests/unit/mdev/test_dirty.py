@@ -51,6 +51,23 @@ def test_copies_without_a_copy_in_between_count_where_they_go(driver):
     assert report(driver, DATA, 0x20_0000) == [0x100, 0x101, 0x102]
 
 
+@pytest.mark.parametrize("page_size", [1, 512, 2048])
+def test_smaller_pages_are_dirty_with_the_one_that_they_are_a_part_of(driver, page_size):
+    driver.mdev.space.dirty.start(page_size, [])
+    fill(driver, DATA + PAGE + 5, 1)
+    count = PAGE // page_size
+    assert report(driver, DATA, 3 * PAGE, page_size) == list(range(count, 2 * count))
+
+
+def test_page_of_which_a_part_was_asked_for_stays_dirty(driver):
+    driver.mdev.space.dirty.start(PAGE, [])
+    fill(driver, DATA, 2 * PAGE)
+    assert report(driver, DATA + 2048, 2048, 512) == [0, 1, 2, 3]
+    assert report(driver, DATA + 2048, 2 * PAGE, 2048) == [0, 1, 2]
+    assert report(driver, DATA, 2 * PAGE) == [0]
+    assert report(driver, DATA, 2 * PAGE) == []
+
+
 @pytest.mark.parametrize("page_size", [0x1_0000, 0x20_0000])
 def test_larger_pages_are_dirty_if_a_part_of_them_is(driver, page_size):
     driver.mdev.space.dirty.start(page_size, [])
@@ -136,6 +153,7 @@ def test_more_pages_than_are_noted_are_all_dirty(driver):
     dirty._logged[base].pages = set(range(MOST_PAGES + 1))
     fill(driver, DATA, 1)
     assert report(driver, 0, 0x40_0000) == list(range(0x400))
+    assert report(driver, 0, 3 * PAGE) == [0, 1, 2]  # and none beyond what was asked for
     logged.pages = set(range(MOST_PAGES + 1))
     logged.write(1 << 40, b"x")
     assert logged.too_many
