@@ -10,6 +10,7 @@ from mdevemu.pci.function import CONFIG, Function
 from mdevemu.registers import Reg, RegisterMap
 from mdevemu.trace import Trace
 from mdevemu.vfio_user import device
+from tests.protocol.libvfio_user.logger import Logger
 from tests.protocol.libvfio_user.mobile import MobileDesk
 from tests.protocol.libvfio_user.tenant import Tenant
 from tests.support.vfio_user import READ, WRITE, Desk, access, hello, open_fds
@@ -137,6 +138,11 @@ def slot():
 @pytest.fixture
 def tenant():
     yield from kept_clean(Tenant)
+
+
+@pytest.fixture
+def logger():
+    yield from kept_clean(Logger)
 
 
 @pytest.fixture

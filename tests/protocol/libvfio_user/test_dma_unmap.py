@@ -1,12 +1,13 @@
 """DMA_UNMAP: what it names must have been mapped."""
 
 import errno
+import struct
 
 import pytest
 
+from tests.protocol.libvfio_user.logger import PAGE, PAGES
 from tests.support.vfio_user import DMA_MAP, DMA_UNMAP, OK, dma_map, dma_unmap, refused
 
-PAGE = 0x1000
 GET_DIRTY_BITMAP, ALL = 1, 2
 
 
@@ -29,6 +30,30 @@ def test_dma_unmap_short_write(desk):
 
 def test_dma_unmap_bad_argsz(desk):
     refuses(desk, dma_unmap(PAGE, PAGE, argsz=8))
+
+
+def test_dma_unmap_dirty_bad_argsz(logger):
+    """A bitmap must have the room that it says, and the reply room for it."""
+    logger.start()
+    window = dma_unmap(logger.at, PAGES * PAGE, GET_DIRTY_BITMAP, argsz=24 + 16 + 8)
+    for size in (0, 7):
+        bitmap = struct.pack("<QQ", PAGE, size)
+        assert logger.desk.ask(DMA_UNMAP, window + bitmap) == refused(errno.EINVAL)
+    tight = dma_unmap(logger.at, PAGES * PAGE, GET_DIRTY_BITMAP, argsz=24 + 16 + 7)
+    for size in (8, 2**64 - 32):
+        bitmap = struct.pack("<QQ", PAGE, size)
+        assert logger.desk.ask(DMA_UNMAP, tight + bitmap) == refused(errno.EINVAL)
+    logger.dirty(3)
+    reply = window + struct.pack("<QQQ", PAGE, 8, 1 << 3)
+    assert logger.desk.ask(DMA_UNMAP, window + struct.pack("<QQ", PAGE, 8)) == (OK, 0, reply)
+
+
+def test_dma_unmap_dirty_not_tracking(logger):
+    """Without logging nobody knows, and the window stays."""
+    window = dma_unmap(logger.at, PAGES * PAGE, GET_DIRTY_BITMAP, argsz=24 + 16 + 8)
+    asked = window + struct.pack("<QQ", PAGE, 8)
+    assert logger.desk.ask(DMA_UNMAP, asked) == refused(errno.EINVAL)
+    logger.dirty(0)
 
 
 def test_dma_unmap_invalid_flags(desk):

@@ -19,6 +19,7 @@ from tests.protocol.test_migration import (
     PRE_COPY,
     PRE_COPY_P2P,
     PROBE,
+    REPORT,
     RESUMING,
     RUNNING,
     SET,
@@ -224,6 +225,20 @@ def test_device_feature_bad_argsz_get_migration(desk):
     """Without room the reply says how much is needed, as everywhere."""
     needed = struct.pack("<II", 16, GET | MIGRATION)
     assert ask(desk, GET | MIGRATION, argsz=8) == (OK, 0, needed)
+
+
+def test_device_feature_bad_argsz_get_dma(logger):
+    """Likewise for a bitmap, and then nothing of it counts as told."""
+    logger.start()
+    logger.dirty(2)
+    needed = 8 + 24 + 8
+    for room in (8, needed - 1):
+        assert logger.ask(logger.at, 0x20000, room=room) == (
+            OK,
+            0,
+            struct.pack("<II", needed, GET | REPORT),
+        )
+    assert logger.report() == 1 << 2
 
 
 def test_device_feature_bad_argsz_set(desk):
