@@ -74,6 +74,7 @@ TABLE_KEYS = {
             "attach",
             "pasid-bits",
             "max-transfer",
+            "interrupts",
             "compute",
             "starts",
             "shares",
