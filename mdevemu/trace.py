@@ -1,6 +1,6 @@
 """What happened, in order: named events with facts, for people, tests and the control socket."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -34,6 +34,7 @@ class Trace:
         """``clock`` returns nanoseconds; ``depth`` is how many events are kept."""
         self.clock = clock
         self._listeners: list[Callable[[Event], None]] = []
+        self._wishes: Counter[str] = Counter()
         self._wanted: frozenset[str] = frozenset()
         self._switched: list[Callable[[], None]] = []
         self._count = 0
@@ -59,21 +60,33 @@ class Trace:
         return self._wanted
 
     def want(self, name: str, wanted: bool = True) -> None:
-        """Have detailed events made from now on, or not any more.
+        """Have detailed events made from now on; or take one such wish back.
 
         ``name`` is an event's, ``iommu.walk``, or stands for all below it, ``iommu``.
+        Several may wish for the same: it is made until all of them took that back.
         """
-        self._wanted = self._wanted | {name} if wanted else self._wanted - {name}
+        if wanted:
+            self._wishes[name] += 1
+        elif self._wishes[name] > 1:
+            self._wishes[name] -= 1
+        else:
+            self._wishes.pop(name, None)
+        self._wanted = frozenset(self._wishes)
         for switched in self._switched:
             switched()
 
     def wants(self, name: str) -> bool:
         """Somebody asked for a detailed event.
 
-        Whoever makes such events asks when ``on_switch`` tells, and not each time.
+        Whoever makes very many such events asks when ``on_switch`` tells, and not each time.
         """
-        return any(name == each or name.startswith(each + ".") for each in self._wanted)
+        return bool(self._wanted) and any(within(name, each) for each in self._wanted)
 
     def on_switch(self, switched: Callable[[], None]) -> None:
         """Call ``switched`` each time that something else is wanted."""
         self._switched.append(switched)
+
+
+def within(name: str, whole: str) -> bool:
+    """An event's name is ``whole`` or below it."""
+    return name == whole or name.startswith(whole + ".")

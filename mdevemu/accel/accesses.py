@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mdevemu.layout import Word, fields_of
+from mdevemu.layout import decoded
 from mdevemu.pci.watchdog import Reading
 from mdevemu.registers import RegisterMap, Slot, touched
 
@@ -83,10 +83,4 @@ def _fields(slot: Slot, reading: Reading) -> dict[str, int | str]:
     shift = 8 * (reading.offset - slot.offset)
     value, lanes = int.from_bytes(reading.value, "little"), (1 << 8 * len(reading.value)) - 1
     value, lanes = (each << shift if shift >= 0 else each >> -shift for each in (value, lanes))
-    word: Word = slot.word(value)
-    seen = {
-        name: getattr(word, name)
-        for name, field in fields_of(slot.word).items()
-        if not field.mask & ~lanes
-    }
-    return {name: getattr(each, "name", None) or int(each) for name, each in seen.items()}
+    return decoded(slot.word, value, lanes)

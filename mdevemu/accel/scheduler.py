@@ -48,10 +48,14 @@ class Lane:
     Attributes:
         meter: the engine that the piece at hand runs on; its time is counted there.
         undo: makes the command under way one that has not begun, and says if it could.
+        queue: number of the queue whose work it does, None if it is nobody's in particular.
+        pasid: of the command at hand.
     """
 
     def __init__(self, flow: "Flow", failed: Callable[[GuestFault], None]) -> None:
         """``failed`` hears of a GuestFault that ended a piece of this lane's work."""
+        self.queue: int | None = None
+        self.pasid: int | None = None
         self._flow = flow
         self._failed = failed
         self._work: deque[Work] = deque()

@@ -16,7 +16,7 @@ from mdevemu.layout.structs import (
     u64,
     unpack,
 )
-from mdevemu.layout.words import Access, Field, Word, bit, bits, code, fields_of, width_of
+from mdevemu.layout.words import Access, Field, Word, bit, bits, code, decoded, fields_of, width_of
 
 __all__ = [
     "U8",
@@ -31,6 +31,7 @@ __all__ = [
     "bit",
     "bits",
     "code",
+    "decoded",
     "fields_of",
     "members_of",
     "pack",

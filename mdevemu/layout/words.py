@@ -135,6 +135,17 @@ def fields_of(kind: type[Word]) -> dict[str, Field[int]]:
     return kind._fields
 
 
+def decoded(kind: type[Word], value: int, lanes: int) -> dict[str, int | str]:
+    """The fields all of whose bits are in ``lanes``, by name; a code that has a name has that."""
+    found: dict[str, int | str] = {}
+    for name, field in kind._fields.items():
+        if not field.mask & ~lanes:
+            number = (value & field.mask) >> field.low
+            codes = field.kind if issubclass(field.kind, enum.IntEnum) else ()
+            found[name] = next((each.name for each in codes if each == number), number)
+    return found
+
+
 def access_mask(kind: type[Word], access: Access) -> int:
     """The bits of a word that have this access."""
     return kind._masks[access]
