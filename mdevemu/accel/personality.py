@@ -34,6 +34,9 @@ M = TypeVar("M", bound=RegisterMap)
 
 Codes = type[enum.IntEnum] | type[enum.IntFlag]
 
+COMMAND_BEGIN, COMMAND_END = "command.begin", "command.end"
+"""Events that are made only if the trace wants them."""
+
 
 class Pasids(Protocol):
     """What a slice with PASIDs of its guest can do at the IOMMU.
@@ -330,11 +333,25 @@ class Personality(ABC, Generic[M]):
     # What a subclass does its work with.
 
     def lane(self) -> Lane:
-        """A new lane for work; it lives until the next reset."""
-        lane = self.slice.flow.lane(self._failed)
+        """A new lane for work of a queue; it lives until the next reset.
+
+        Lanes are numbered as they are made, from 0: queue 0 first.
+        """
+        queue = len(self._lanes)
+        lane = self.slice.flow.lane(partial(self._failed, queue=queue))
+        lane.queue = queue
         self._lanes.append(lane)
         self.rest.adopt(lane)
         return lane
+
+    def commence(self, lane: Lane, operation: int | None = None, pasid: int | None = None) -> None:
+        """A lane begins a command, which ``conclude`` will end; for the trace.
+
+        ``pasid`` is that of its addresses, if it is not the slice's own.
+        """
+        lane.pasid = self.port.process_id if pasid is None else pasid
+        if self.slice.trace.wants(COMMAND_BEGIN):
+            self._tell_command(COMMAND_BEGIN, lane, operation)
 
     def conclude(
         self, lane: Lane, operation: int | None = None, status: int = 0
@@ -355,13 +372,23 @@ class Personality(ABC, Generic[M]):
                 failed, status = fault, fault.code
         if self.witness is not None:
             self.witness.ended(operation, status)
+        if self.slice.trace.wants(COMMAND_END):
+            ended, injected = _name(self.interface.statuses, status), failed or times != 1
+            facts = {"injected": True} if injected else {}
+            self._tell_command(COMMAND_END, lane, operation, status=ended, times=times, **facts)
         if failed:
             raise failed
         return times
 
-    def _failed(self, fault: GuestFault) -> None:
-        """The one place where a GuestFault ends."""
-        self.slice.trace.emit("device.fault", mdev=self.slice.name, reason=str(fault))
+    def _tell_command(self, event: str, lane: Lane, operation: int | None, **facts: object) -> None:
+        name = _name(self.interface.operations, operation)
+        where = {"mdev": self.slice.name, "queue": lane.queue, "pasid": lane.pasid}
+        self.slice.trace.emit(event, **where, operation=name, **facts)
+
+    def _failed(self, fault: GuestFault, queue: int | None = None) -> None:
+        """The one place where a GuestFault ends; ``queue`` is the one that it stopped."""
+        facts = {} if queue is None else {"queue": queue}
+        self.slice.trace.emit("device.fault", mdev=self.slice.name, reason=str(fault), **facts)
         if self.witness is not None:
             self.witness.refused(fault)
         self.fault(fault)
@@ -378,3 +405,8 @@ class Personality(ABC, Generic[M]):
                 getattr(self, hook)(*([word] if slot.single else [slot.index, word]))
             except GuestFault as fault:
                 self._failed(fault)
+
+
+def _name(codes: Codes | None, value: int | None) -> str | int | None:
+    """The name of a code in lower case; one without a name as it is."""
+    return next((each.name.lower() for each in codes or () if each == value and each.name), value)

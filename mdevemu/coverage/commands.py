@@ -34,8 +34,9 @@ class Coverage:
 
     def watch(self, mdev: Mdev) -> None:
         """Look at an mdev, if that is wanted now, or not any more."""
-        tally = self._tally(mdev) if self.on else None
-        mdev.function.observer = mdev.personality.witness = tally
+        if tally := self._tally(mdev) if self.on else self._tallies.get(mdev.type.personality):
+            mdev.function.observe(tally, self.on)
+        mdev.personality.witness = tally if self.on else None
 
     def iommu_fault(self, facts: Mapping[str, object]) -> None:
         """The IOMMU refused an access; ``facts`` as in its event IOMMU_FAULT."""

@@ -108,7 +108,7 @@ class Faults:
                 "fault.injected",
                 mdev=mdev.name,
                 id=injection.number,
-                kind=injection.kind.name,
+                fault=injection.kind.name,
                 hit=injection.hits,
                 **facts,
             )

@@ -22,6 +22,8 @@ from mdevemu.trace import Trace
 
 CONFIG = 7
 """VFIO's number of the config region; 0 to 5 are the BARs."""
+INTERRUPT = "interrupt"
+"""An event that is made only if the trace wants it."""
 REGIONS = 9
 """How many regions VFIO has: BARs, ROM, config and VGA."""
 
@@ -126,7 +128,7 @@ class Function:
 
     Attributes:
         link: None lets every access through.
-        observer: sees each access of a guest to its device, if there is one.
+        observers: see each access of a guest.
     """
 
     def __init__(
@@ -142,7 +144,7 @@ class Function:
         ``messages`` is the capability that vectors are sent by, if there are any.
         """
         self.link: Link | None = None
-        self.observer: Observer | None = None
+        self.observers: tuple[Observer, ...] = ()
         self._device = device
         self._read, self._write = device.read, device.write
         self._trace = trace
@@ -178,6 +180,12 @@ class Function:
         return self._config.kind
 
     @property
+    def maps(self) -> Mapping[int, type[RegisterMap]]:
+        """The declarations of what is not its device's, by region: config space and MSI-X."""
+        msix = {self._msix.bar.index: self._msix.registers} if self._msix else {}
+        return {CONFIG: self.config, **msix}
+
+    @property
     def regions(self) -> Sequence[Region]:
         """Every VFIO region, by its number."""
         return self._regions
@@ -210,24 +218,25 @@ class Function:
         if region in self._bars:
             data = self._read(region, offset, length)
             self._watchdog.read(region, offset, data)
-            if self.observer is not None:
-                self.observer.accessed(region, offset, data, write=False)
             self._follow()
-            return data
-        if region == CONFIG:
+        elif region == CONFIG:
             regs = self._config.regs
             regs.status.interrupt = self._device.pending_intx and not self.messages_enabled
-            return self._read_config(offset, length)
-        if self._msix and region == self._msix.bar.index:
-            return self._msix.read(offset, length)
-        return bytes(length)
+            data = self._read_config(offset, length)
+        elif self._msix and region == self._msix.bar.index:
+            data = self._msix.read(offset, length)
+        else:
+            data = bytes(length)
+        if self.observers:
+            self._observed(region, offset, data, write=False)
+        return data
 
     def write(self, region: int, offset: int, data: bytes) -> None:
         """Write to a region; what does not exist ignores it."""
         if self.link is not None and not self.link.passes(region, offset, len(data), write=True):
             return
-        if self.observer is not None:
-            self.observer.accessed(region, offset, data, write=True)
+        if self.observers:
+            self._observed(region, offset, data, write=True)
         if region in self._bars:
             self._watchdog.write()
             self._write(region, offset, data)
@@ -240,14 +249,21 @@ class Function:
         elif self._msix and region == self._msix.bar.index:
             self._msix.write(offset, data)
 
+    def observe(self, observer: Observer, wanted: bool) -> None:
+        """Have an observer see accesses, or not any more; doing either twice changes nothing."""
+        others = tuple(each for each in self.observers if each is not observer)
+        self.observers = (*others, observer) if wanted else others
+
+    def _observed(self, region: int, offset: int, data: bytes, *, write: bool) -> None:
+        for observer in self.observers:
+            observer.accessed(region, offset, data, write=write)
+
     def _read_config(self, offset: int, length: int) -> bytes:
         """Our registers and the device's; where one has its own, the other reads as zero."""
         ours = self._config.read(offset, length)
         if not self._device.config_registers:
             return ours
         its = self._device.read_config(offset, length)
-        if self.observer is not None:
-            self.observer.accessed(CONFIG, offset, its, write=False)
         return bytes(a | b for a, b in zip(ours, its, strict=True))
 
     def _configured(self) -> None:
@@ -352,7 +368,11 @@ class Function:
         """
         if self._messages and vector >= self._device.vectors:
             self._trace.emit("function.no_vector", function=self._name, vector=vector)
-        elif self._messages and self.messages_enabled:
+            return
+        if self._trace.wants(INTERRUPT):
+            way = "message" if self.messages_enabled else "line"
+            self._trace.emit(INTERRUPT, function=self._name, vector=vector, way=way)
+        if self._messages and self.messages_enabled:
             self._messages.interrupt(self._shared(vector))
         else:
             self._device.pend(vector)

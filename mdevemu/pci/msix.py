@@ -72,6 +72,11 @@ class Msix(Messages):
         super().__init__("MSI-X", vectors, Bank(msix_registers(vectors)))
         self.bar = Bar(index, SIZE)
 
+    @property
+    def registers(self) -> type[RegisterMap]:
+        """The declaration of the BAR."""
+        return self._bank.kind
+
     def read(self, offset: int, length: int) -> bytes:
         """Guest read of ``length`` bytes of the BAR."""
         return self.bank.read(offset, length)

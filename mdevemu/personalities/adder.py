@@ -95,6 +95,7 @@ class Adder(Personality[AdderRegs]):
     def _run(self, ring: Ring[Add]) -> Work:
         while not ring.empty:
             popped = yield from ring.pop()
+            self.commence(self.queue)
             yield from self._add(popped.command)
             popped.settle()
             for _ in range((yield from self.conclude(self.queue))):

@@ -51,7 +51,7 @@ class Victim:
     def injected(self):
         """What the trace has of strikes: (kind, facts)."""
         events = [event for event in self.bench.trace.events if event.name == "fault.injected"]
-        return [(event.facts["kind"], dict(event.facts)) for event in events]
+        return [(event.facts["fault"], dict(event.facts)) for event in events]
 
     def strikes(self):
         """Kinds of the strikes in the trace."""

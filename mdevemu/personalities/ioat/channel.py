@@ -216,6 +216,7 @@ class Channel:
         while self.pending and not command.suspend:
             self._lane.undo = _nothing
             at, descriptor = yield from self._fetch()
+            self._device.commence(self._lane, Operation.COPY)
             yield from self._execute(descriptor)
             self._lane.commit()
             try:

@@ -87,6 +87,11 @@ def pasid_of(descriptor: Descriptor, bits: int | None, bound: int | None) -> int
     return pasid
 
 
+def named_pasid(descriptor: Descriptor, bound: int | None) -> int | None:
+    """The PASID that a descriptor names, whether it may or not; else that of its queue."""
+    return descriptor.pasid & PASID_MASK if descriptor.pasid & PASID_VALID else bound
+
+
 def operands(entry: Entry, command: Command) -> Iterator[tuple[int, int, bool]]:
     """What a command will reach outside HBM: (address, bytes, for writing)."""
     for address, kind, write in (

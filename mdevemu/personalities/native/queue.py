@@ -10,7 +10,7 @@ from mdevemu.accel.operations import Command, Entry, Status
 from mdevemu.accel.ring import INDEX_MASK
 from mdevemu.errors import CommandFault, DmaFault
 from mdevemu.layout import Struct, members_of, sizeof, u32, u64, unpack
-from mdevemu.personalities.native.decode import HbmFault, decode, operands, pasid_of
+from mdevemu.personalities.native.decode import HbmFault, decode, named_pasid, operands, pasid_of
 from mdevemu.personalities.native.layout import (
     LOG2_MAX_ENTRIES,
     Completion,
@@ -215,6 +215,8 @@ class Queue:
             except DmaFault as fault:
                 raise self._dma(FaultCode.RING_READ, self.ring.head, fault) from None
             self.lane.undo = partial(self._unbegun, popped)
+            pasid = named_pasid(popped.command, self._pasid)
+            self._device.commence(self.lane, popped.command.operation, pasid)
             record = yield from self._execute(popped)
             self.lane.commit()
             try:

@@ -157,7 +157,7 @@ def test_nothing_is_collected_unless_it_is_wanted(victim):
     coverage.watch(victim.mdev)
     victim.submit()
     assert coverage._query()["devices"] == {}
-    assert victim.function.observer is None
+    assert victim.function.observers == ()
     coverage._set(True)
     victim.submit()
     coverage._set(False)
