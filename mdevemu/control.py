@@ -8,18 +8,17 @@ error has one member more, ``errno``: the name of the number that the kernel's m
 """
 
 import errno
-import json
 import socket
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from mdevemu import __version__
 from mdevemu.errors import ConfigError, shown, unknown
 from mdevemu.fds import Listener
 from mdevemu.loop import Loop
+from mdevemu.qmp import VERSION, QmpError, decode, encoded, event, take_command
 
 MAX_LINE = 1 << 20
 """Bytes of one command; a client that sends more is closed."""
@@ -41,25 +40,44 @@ class Argument:
     optional: bool = False
 
 
+class Feed(Protocol):
+    """Events for one client, made as it takes them: one that does not read costs nothing.
+
+    Attributes:
+        waiting: there is something to take.
+    """
+
+    @property
+    def waiting(self) -> bool: ...
+
+    def take(self) -> tuple[str, Mapping[str, object]]:
+        """Name and data of the next event."""
+
+    def close(self) -> None:
+        """The client is gone, or has asked for another feed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """What a command returns that begins to feed its client: its reply, and the feed."""
+
+    reply: object
+    feed: Feed
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """A command: what it takes, and the function that carries it out.
 
     ``run`` is called with the arguments by name (``-`` turned into ``_``), returns
-    something JSON can hold, and raises ConfigError to refuse.
+    something JSON can hold, and raises ConfigError to refuse.  That of one that ``feeds``
+    gets ``wake`` too, to be called when there is something to take again, and returns Fed.
     """
 
     name: str
     run: Callable[..., object]
     arguments: Sequence[Argument] = ()
-
-
-class QmpError(Exception):
-    """A refusal, as the client reads it: QMP's error class and a description."""
-
-    def __init__(self, kind: str, text: str) -> None:
-        super().__init__(text)
-        self.kind = kind
+    feeds: bool = False
 
 
 @dataclass(eq=False)
@@ -70,6 +88,12 @@ class _Client:
     received: bytearray = field(default_factory=bytearray)
     unsent: bytearray = field(default_factory=bytearray)
     negotiated: bool = False
+    feed: Feed | None = None
+
+    @property
+    def hungry(self) -> bool:
+        """Everything was sent to it, and there is more to take."""
+        return not self.unsent and self.feed is not None and self.feed.waiting
 
 
 class Control:
@@ -90,11 +114,10 @@ class Control:
 
     def event(self, name: str, data: Mapping[str, object]) -> None:
         """Tell every client that has negotiated."""
-        seconds, rest = divmod(time.time_ns(), 10**9)
-        stamp = {"seconds": seconds, "microseconds": rest // 1000}
+        message = event(name, data)
         for client in list(self._clients):
             if client.negotiated:
-                self._send(client, {"event": name, "data": dict(data), "timestamp": stamp})
+                self._send(client, message)
 
     def close(self) -> None:
         """Close every client and the socket, and remove it."""
@@ -128,19 +151,21 @@ class Control:
             self._drop(client)
             return
         client.received += data
-        while client in self._clients and (command := _take_command(client.received)):
+        while client in self._clients and (command := take_command(client.received)):
             self._send(client, self._answer(client, command))
         if len(client.received) > MAX_LINE:
             self._drop(client)
 
     def _send(self, client: _Client, message: Mapping[str, object]) -> None:
-        client.unsent += json.dumps(message).encode() + b"\r\n"
+        client.unsent += encoded(message)
         if len(client.unsent) > MAX_BACKLOG:
             self._drop(client)
         else:
             self._flush(client)
 
     def _flush(self, client: _Client) -> None:
+        if client.hungry and client.feed:
+            client.unsent += encoded(event(*client.feed.take()))
         try:
             sent = client.socket.send(client.unsent, socket.MSG_NOSIGNAL)
         except BlockingIOError:
@@ -149,15 +174,18 @@ class Control:
             self._drop(client)
             return
         del client.unsent[:sent]
-        self._loop.watch(
-            client.socket.fileno(),
-            lambda: self._receive(client),
-            (lambda: self._flush(client)) if client.unsent else None,
-        )
+        self._watch(client)
+
+    def _watch(self, client: _Client) -> None:
+        """Hear of commands, and of room for what is to be sent."""
+        if client in self._clients:
+            flush = partial(self._flush, client) if client.unsent or client.hungry else None
+            self._loop.watch(client.socket.fileno(), partial(self._receive, client), flush)
 
     def _drop(self, client: _Client) -> None:
         if client in self._clients:
             self._clients.remove(client)
+            _feed(client, None)
             self._loop.forget(client.socket.fileno())
             client.socket.close()
 
@@ -167,7 +195,7 @@ class Control:
         """Carry out one command."""
         reply: dict[str, object] = {}
         try:
-            request = _decode(command)
+            request = decode(command)
             if "id" in request:
                 reply["id"] = request["id"]
             return {"return": self._execute(client, request)} | reply
@@ -198,7 +226,13 @@ class Control:
         command = self._commands.get(name)
         if command is None:
             raise QmpError("CommandNotFound", unknown("command", name, self._commands))
-        return command.run(**_checked(command, given))
+        arguments = _checked(command, given)
+        if not command.feeds:
+            return command.run(**arguments)
+        fed = command.run(**arguments, wake=partial(self._watch, client))
+        assert isinstance(fed, Fed), f"{name} feeds nothing"
+        _feed(client, fed.feed)
+        return fed.reply
 
     def _names(self) -> list[dict[str, str]]:
         return [{"name": name} for name in sorted([*self._commands, "qmp_capabilities"])]
@@ -232,43 +266,11 @@ class Control:
         return infos
 
 
-def _take_command(received: bytearray) -> bytes:
-    """Take the first command out of what was received; nothing if it is not whole yet.
-
-    A command ends where its JSON ends, as not every client sends a newline behind it;
-    what is not JSON ends with the line in which it goes wrong.
-    """
-    text = received.decode("latin-1")  # a character a byte, so that offsets agree
-    start = len(text) - len(text.lstrip())
-    end, wrong = start, -1
-    try:
-        if text[start:]:
-            end = json.JSONDecoder().raw_decode(text, start)[1]
-    except json.JSONDecodeError as error:
-        wrong = error.pos
-    except (ValueError, RecursionError):  # a number or a depth out of all proportion
-        wrong = start
-    if wrong >= 0:
-        # What is only cut off ends where the text does, or in a line that may go on.
-        end = text.find("\n", wrong) + 1 if text[wrong:].strip() else 0
-    command = bytes(received[start:end])
-    del received[: end or start]
-    return command
-
-
-def _decode(command: bytes) -> dict[str, Any]:
-    try:
-        request = json.loads(command)
-        json.dumps(request)  # a reply that repeats its id must not fail
-    except (ValueError, RecursionError) as wrong:
-        raise QmpError("GenericError", f"not JSON: {wrong}") from None
-    if not isinstance(request, dict):
-        raise QmpError("GenericError", "a command is a JSON object")
-    if excess := set(request) - {"execute", "arguments", "id"}:
-        raise QmpError(
-            "GenericError", unknown("member", min(excess), ["execute", "arguments", "id"])
-        )
-    return request
+def _feed(client: _Client, feed: Feed | None) -> None:
+    """Feed a client by this from now on."""
+    if client.feed:
+        client.feed.close()
+    client.feed = feed
 
 
 def _checked(command: Command, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -288,11 +290,3 @@ def _checked(command: Command, given: Mapping[str, Any]) -> dict[str, Any]:
                 f"{command.name}: '{argument.name}' is {shown(value)}, not {argument.kind}",
             )
     return {name.replace("-", "_"): value for name, value in given.items() if value is not None}
-
-
-def _version() -> dict[str, object]:
-    major, minor, micro = (int(part) for part in __version__.split("."))
-    return {"qemu": {"major": major, "minor": minor, "micro": micro}, "package": "mdevemu"}
-
-
-VERSION = _version()

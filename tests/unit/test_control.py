@@ -15,13 +15,34 @@ from hypothesis import strategies as st
 from qemu.qmp import ExecuteError, QMPClient
 
 from mdevemu import __version__
-from mdevemu.control import MAX_BACKLOG, MAX_LINE, Argument, Command, Control
+from mdevemu.control import MAX_BACKLOG, MAX_LINE, Argument, Command, Control, Fed
 from mdevemu.errors import ConfigError
 from mdevemu.loop import Loop
 from tests.support.limits import no_descriptors
 
 NEGOTIATE = b'{"execute": "qmp_capabilities"}'
 OWN = ["query-version", "query-commands", "query-schema"]
+
+
+class Numbers:
+    """Feeds so many large events, and more when it is told to."""
+
+    def __init__(self, count, wake):
+        self.left, self.wake = count, wake
+        self.taken = 0
+        self.closed = False
+
+    @property
+    def waiting(self):
+        return self.left > 0
+
+    def take(self):
+        self.left -= 1
+        self.taken += 1
+        return "FED", {"number": self.taken, "text": "x" * 4096}
+
+    def close(self):
+        self.closed = True
 
 
 class Service:
@@ -32,6 +53,7 @@ class Service:
         self.loop = Loop()
         self.calls = []
         self.clients = []
+        self.feeds = []
         self.control = Control(
             self.path,
             self.loop,
@@ -46,6 +68,7 @@ class Service:
                 Command("refuse", self.refuse, [Argument("number", "int")]),
                 Command("large", lambda: ["x" * 1024] * 1024),
                 Command("tell", lambda: self.control.event("HAPPENED", {"n": 5})),
+                Command("feed", self.feed, [Argument("count", "int")], feeds=True),
                 Command("quit", self.loop.stop),
             ],
         )
@@ -59,6 +82,10 @@ class Service:
 
     def refuse(self, number):
         raise ConfigError("there", "not today", number)
+
+    def feed(self, count, wake):
+        self.feeds.append(Numbers(count, wake))
+        return Fed({"fed": count}, self.feeds[-1])
 
     def pump(self, turns=30):
         for _ in range(turns):
@@ -281,8 +308,12 @@ def test_id_comes_back_with_replies_and_errors(client, identity):
         ({}, "GenericError", ["execute"]),
         ({"execute": 7}, "GenericError", ["execute"]),
         ({"execute": ["ping"]}, "GenericError", ["execute"]),
-        ({"execute": "pong"}, "CommandNotFound", ["'pong'", "did you mean 'ping'", "add, flag"]),
-        ({"execute": ""}, "CommandNotFound", ["add, flag"]),
+        (
+            {"execute": "pong"},
+            "CommandNotFound",
+            ["'pong'", "mean 'ping'?", "add, feed, flag"],
+        ),
+        ({"execute": ""}, "CommandNotFound", ["add, feed, flag"]),
         ({"execute": "ping", "argument": {}}, "GenericError", ["'argument'", "'arguments'"]),
         ({"execute": "ping", "arguments": []}, "GenericError", ["ping", "not an object"]),
         ({"execute": "ping", "arguments": {"x": 1}}, "GenericError", ["ping", "'x'", "none"]),
@@ -316,7 +347,7 @@ def test_refusal_says_what_is_wrong(client, command, kind, words):
 def test_commands_and_schema_agree(client):
     names = [each["name"] for each in client.execute("query-commands")["return"]]
     assert names == sorted(names)
-    service = {"add", "flag", "large", "ping", "quit", "refuse", "tell"}
+    service = {"add", "feed", "flag", "large", "ping", "quit", "refuse", "tell"}
     assert set(names) == {*OWN, "qmp_capabilities"} | service
     schema = {info["name"]: info for info in client.execute("query-schema")["return"]}
     commands = {name for name, info in schema.items() if info["meta-type"] == "command"}
@@ -526,3 +557,69 @@ def test_qemu_s_client_understands_us(tmp_path):
     thread.join(5)
     assert not thread.is_alive()
     service.close()
+
+
+# Feeds.
+
+
+def fed(messages):
+    return [each["data"]["number"] for each in messages if each.get("event") == "FED"]
+
+
+def test_reply_comes_before_what_it_feeds_and_all_of_that_in_order(service, client):
+    client.send(b'{"execute": "feed", "arguments": {"count": 3}}')
+    first, *rest = client.messages()
+    assert first == {"return": {"fed": 3}}
+    assert fed(rest) == [1, 2, 3]
+    assert set(rest[0]) == {"event", "data", "timestamp"}
+
+
+def test_feed_goes_on_when_it_wakes_its_client(service, client):
+    client.execute("feed", count=0)
+    assert client.messages() == []
+    (feed,) = service.feeds
+    feed.left = 2
+    assert client.messages() == []
+    feed.wake()
+    assert fed(client.messages()) == [1, 2]
+
+
+def test_client_that_does_not_read_is_fed_no_more_than_its_socket_holds(service):
+    slow, other = service.client(), service.client()
+    slow.send(b'{"execute": "feed", "arguments": {"count": 3000}}')
+    service.pump(500)
+    (feed,) = service.feeds
+    taken = feed.taken
+    assert 0 < taken < 1000
+    service.pump(100)
+    assert feed.taken == taken
+    assert other.execute("ping") == {"return": {"pong": True}}
+    assert fed(slow.messages())[:2] == [1, 2]
+    assert feed.taken > taken
+
+
+def test_feed_is_for_the_client_that_asked(service, client):
+    other = service.client()
+    client.send(b'{"execute": "feed", "arguments": {"count": 1}}')
+    assert fed(client.messages()) == [1]
+    assert other.messages() == []
+
+
+def test_feed_is_closed_when_its_client_goes_or_asks_for_another(service, client):
+    client.execute("feed", count=0)
+    client.execute("feed", count=0)
+    first, second = service.feeds
+    assert (first.closed, second.closed) == (True, False)
+    client.close()
+    service.pump()
+    assert second.closed
+    second.left = 1
+    second.wake()  # too late, and harmless
+    service.pump()
+    assert second.taken == 0
+
+
+def test_refused_feed_leaves_the_one_before(service, client):
+    client.execute("feed", count=0)
+    assert error(client.execute("feed", count="many"))[0] == "GenericError"
+    assert not service.feeds[0].closed
