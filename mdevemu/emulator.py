@@ -16,6 +16,7 @@ from mdevemu.coverage import Coverage
 from mdevemu.definitions import Definition, Definitions
 from mdevemu.errors import ConfigError
 from mdevemu.faults import Faults
+from mdevemu.following import Following
 from mdevemu.inspection import Inspection
 from mdevemu.keeping import Keeping
 from mdevemu.layouts import Hands, Layouts
@@ -59,6 +60,7 @@ class Emulator:
         hands = Hands(self._create_at, self._remove, self._attached)
         self._layouts = Layouts(self.parent, hands)
         self.keeping = Keeping(self.parent, state, self._tell, self._serve)
+        self.following = Following(self.parent)
         _make_private(runtime)
         self._loop = Loop(clock, self.parent.scheduler.alarms)
         self._loop.work(self._work)
@@ -177,6 +179,7 @@ class Emulator:
             *self.coverage.commands(),
             *self._layouts.commands(),
             *self.keeping.commands(),
+            *self.following.commands(),
             Command("quit", self._quit),
         ]
 

@@ -6,9 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from mdevemu.control import Argument, Command
-from mdevemu.errors import ConfigError, unknown
+from mdevemu.errors import ConfigError
 from mdevemu.iommu import Access
-from mdevemu.iommu.observing import DETAILS
 from mdevemu.iommu.registers import COUNTERS, IommuRegisters, Mode
 from mdevemu.mdev.contexts import Context, Contexts
 from mdevemu.mdev.parent import Parent
@@ -76,8 +75,6 @@ class Inspection:
             Command("query-contexts", self._query_contexts, [mdev]),
             Command("query-iommu", self._query_iommu),
             Command("query-device-access", self._query_access, [Argument("mdev")]),
-            Command("trace-set", self._trace_set, [Argument("event"), Argument("enable", "bool")]),
-            Command("query-trace", self._query_trace, [since, Argument("name", optional=True)]),
         ]
 
     # Records.
@@ -200,22 +197,6 @@ class Inspection:
                 for spin in accesses.spins
             ],
         }
-
-    # The trace.
-
-    def _trace_set(self, event: str, enable: bool) -> Facts:
-        if event not in DETAILS:
-            raise ConfigError("event", unknown("event", event, DETAILS))
-        self._parent.trace.want(event, enable)
-        return {}
-
-    def _query_trace(self, since: int = -1, name: str = "") -> list[Facts]:
-        """Events after a number whose names are ``name`` or below it, of those that are kept."""
-        return [
-            {"number": event.number, "time": event.time, "name": event.name, **event.facts}
-            for event in self._parent.trace.events
-            if event.number > since and (event.name + ".").startswith(name and name + ".")
-        ]
 
     def _mode(self, context: Context) -> str:
         """How the mdevs behind a context sit in the IOMMU."""
