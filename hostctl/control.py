@@ -1,6 +1,7 @@
 """The emulator's control socket as functions with typed answers."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from hostctl.faults import FaultKind, Injection
 from hostctl.iommu import Context, Fault, IommuCounters, PageRequest, Walk
 from hostctl.qmp import Qmp
 from hostctl.tables import Table
+from hostctl.tracing import Event, Selection
+from hostctl.tracing import events as tracing
 
 
 def nonsense(where: str, wrong: str) -> HostError:
@@ -380,13 +383,26 @@ class Control:
         reply = self._table("query-contexts", mdev=mdev)
         return [iommu.context(each) for each in reply.tables("contexts")], reply.truth("complete")
 
-    def trace(self, event: str, enable: bool) -> None:
-        """Have a detailed event of the trace made from now on, or not any more."""
-        self._qmp.execute("trace-set", event=event, enable=enable)
+    @contextlib.contextmanager
+    def events(
+        self, chosen: Selection | None = None, seconds: float | None = None
+    ) -> Iterator[Iterator[Event]]:
+        """What happens from the moment that the block is entered, without end or for ``seconds``.
 
-    def traced(self, since: int, name: str) -> list[Mapping[str, object]]:
-        """Events after the one with this number whose names are ``name`` or below it."""
-        return [each.facts for each in self._list("query-trace", since=since, name=name)]
+        The emulator goes on telling until this connection is closed.
+        """
+        wanted = dataclasses.asdict(chosen or Selection())
+        with self._qmp.listening("TRACE", seconds=seconds) as batches:
+            self.ask("trace-follow", **{name: text or None for name, text in wanted.items()})
+            yield (
+                tracing.event(each)
+                for name, data in batches
+                for each in Table(name, data, nonsense).tables("events")
+            )
+
+    def traced(self, since: int = -1, kind: str | None = None) -> list[Event]:
+        """Events that the emulator has kept: after the one with this number, and of a kind."""
+        return [tracing.event(each) for each in self._list("query-trace", since=since, kind=kind)]
 
     def iommu(self) -> IommuCounters:
         """The IOMMU as a whole."""

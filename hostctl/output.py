@@ -49,6 +49,10 @@ class Output:
         """One line of data for people and pipes."""
         print(text, file=self.console.file, flush=True)
 
+    def text(self, text: Text) -> None:
+        """One line of data, with its colours on a terminal."""
+        self.console.print(text)
+
     def record(self, name: str, facts: Mapping[str, object]) -> None:
         """Data as JSON; ``name`` and version 1 make its schema."""
         text = json.dumps({"schema": f"{SCHEMA}.{name}/1", **facts}, indent=1)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -60,28 +61,40 @@ class Qmp:
             raise HostError(f"{self._peer} does not answer {command}: {_reason(error)}") from None
 
     @contextlib.contextmanager
-    def listening(self, *names: str) -> Iterator[Iterator[tuple[str, object]]]:
+    def listening(
+        self, *names: str, seconds: float | None = None
+    ) -> Iterator[Iterator[tuple[str, object]]]:
         """Events of these names, (name, data), from the moment that the block is entered.
 
-        They never end; the iterator raises HostError once the connection is gone.
+        They end after ``seconds``, or never; the iterator raises HostError once the
+        connection is gone.
         """
+        end = None if seconds is None else time.monotonic() + seconds
         with self._client.listener(names) as listener:
-            yield self._events(listener)
+            yield self._events(listener, end)
 
-    def _events(self, listener: EventListener) -> Iterator[tuple[str, object]]:
-        while True:
-            event = self._runner.run(self._next(listener))
-            if event is None:
-                raise HostError(f"the {self._peer} is gone")
-            yield str(event["event"]), event.get("data")
+    def _events(self, listener: EventListener, end: float | None) -> Iterator[tuple[str, object]]:
+        while (left := None if end is None else end - time.monotonic()) is None or left > 0:
+            event = self._runner.run(self._next(listener, left))
+            if event is not None:
+                yield str(event["event"]), event.get("data")
 
-    async def _next(self, listener: EventListener) -> Message | None:
-        """The next event; None if the connection ended before it."""
+    async def _next(self, listener: EventListener, seconds: float | None) -> Message | None:
+        """The next event; None if there was none in time.
+
+        Raises:
+            HostError: the connection ended before it.
+        """
         heard = asyncio.ensure_future(listener.get())
         gone = asyncio.ensure_future(self._ended())
         try:
-            await asyncio.wait((heard, gone), return_when=asyncio.FIRST_COMPLETED)
-            return heard.result() if heard.done() else None
+            both = (heard, gone)
+            await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if heard.done():
+                return heard.result()
+            if gone.done():
+                raise HostError(f"the {self._peer} is gone")
+            return None
         finally:
             heard.cancel()
             gone.cancel()

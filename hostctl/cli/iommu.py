@@ -1,26 +1,25 @@
 """``hostctl iommu``: what it refused, how it translates, what it holds."""
 
 import dataclasses
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import click
 from rich.text import Text
 
 from hostctl.cli.options import Commands, connected, emulator_options, json_option, number
+from hostctl.cli.telling import tell_events
 from hostctl.cli.walk import show_walk
 from hostctl.control import Control
 from hostctl.errors import FINDING, OK
 from hostctl.iommu import Context, ContextTable, Fault, IommuCounters, PageRequest
 from hostctl.output import Output
+from hostctl.tracing import Selection
 
 F = TypeVar("F", bound=Callable[..., object])
 
 _FAULTS = ("sequence", "mdev", "device id", "pasid", "access", "iova", "cause")
 _EVENTS = ("walk", "hit", "command")
-_HEAD = ("number", "time", "name")
-_LOOK_SECONDS = 0.1
 _PAGES = ("sequence", "mdev", "device id", "pasid", "access", "iova", "group")
 
 
@@ -279,43 +278,8 @@ def trace(
 ) -> None:
     """Show walks, hits and commands as they happen; with --json, a line for each.
 
-    It slows the emulator down while it runs, and events that come faster than they can
-    be shown are lost: their numbers tell.
+    It slows the emulator down while it runs.  `hostctl trace follow` shows more.
     """
-    output = Output(json=as_json)
-    chosen = [f"iommu.{each}" for each in events or _EVENTS]
-    end = None if seconds is None else time.monotonic() + seconds
+    kinds = ",".join(f"iommu.{each}" for each in events or _EVENTS)
     with connected(lab, control) as emulator:
-        latest = max((_number(each) for each in emulator.traced(-1, "")), default=-1)
-        try:
-            for event in chosen:
-                emulator.trace(event, True)
-            while end is None or time.monotonic() < end:
-                for each in emulator.traced(latest, "iommu"):
-                    latest = _number(each)
-                    if each["name"] in chosen:
-                        _show_event(output, each)
-                time.sleep(_LOOK_SECONDS)
-        finally:
-            for event in chosen:
-                emulator.trace(event, False)
-
-
-def _number(event: Mapping[str, object]) -> int:
-    number = event["number"]
-    assert isinstance(number, int)
-    return number
-
-
-def _show_event(output: Output, event: Mapping[str, object]) -> None:
-    """One event of the trace, on one line."""
-    if output.json:
-        output.event("iommu.trace", dict(event))
-        return
-    facts = (f"{name}={_brief(value)}" for name, value in event.items() if name not in _HEAD)
-    output.line(f"{event['number']}  {event['name']}  {'  '.join(facts)}")
-
-
-def _brief(value: object) -> str:
-    """A fact as people read it: large numbers are addresses."""
-    return f"{value:#x}" if type(value) is int and value > 0xFFFF else str(value)
+        tell_events(Output(json=as_json), emulator, Selection(kind=kinds), seconds)

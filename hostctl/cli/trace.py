@@ -1,4 +1,5 @@
-"""``hostctl trace``: conversations between a VMM and a device, recorded, shown and replayed."""
+"""``hostctl trace``: what an emulator does, followed; and conversations between a VMM and a
+device, recorded, shown and replayed."""
 
 import contextlib
 import dataclasses
@@ -12,6 +13,7 @@ from typing import Any
 
 import click
 
+from hostctl.cli.follow import follow
 from hostctl.cli.options import Commands, json_option
 from hostctl.device.server import check_socket
 from hostctl.errors import FINDING, OK, HostError
@@ -30,9 +32,25 @@ MESSAGES_TOLD = 10
 """Differences that are told one by one."""
 
 
-@click.group(cls=Commands)
+class TraceCommands(Commands):
+    """With ``--follow`` in front of everything it is the command ``follow``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See ``click.Group``."""
+        if args and args[0].startswith("-") and "--follow" in args:
+            args = ["follow", *(each for each in args if each != "--follow")]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=TraceCommands)
 def trace() -> None:
-    """Record what a VMM and a device say to each other, look at it, and replay it."""
+    """Follow what an emulator does; or record what a VMM and a device say, and replay it.
+
+    `trace --follow MDEV` is `trace follow MDEV`.
+    """
+
+
+trace.add_command(follow)
 
 
 @trace.command()

@@ -4,11 +4,15 @@ Its self-test, as it is loaded, is a null descriptor and then a copy.
 """
 
 import re
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hostctl import tracing
+from tests.support.perfetto import tracks
 from tests.unit.hostctl.command import until
 from tests.vm.test_ioat import CHANNELS, DEVICE, LAB, Guest, guest
 
@@ -173,3 +177,32 @@ def spins(ready: Guest) -> list[dict[str, Any]]:
     """What the driver has waited for."""
     found: list[dict[str, Any]] = ready.hostctl.facts("mdev", "accesses", "copier")["spins"]
     return found
+
+
+def test_trace_shows_the_driver_its_command_and_the_fault(ready: Guest, tmp_path: Path) -> None:
+    drawn, saved = tmp_path / "drawn.json", tmp_path / "saved.jsonl"
+    words = ("trace", "--follow", "copier", "--json", "--perfetto", str(drawn))
+    with saved.open("w") as lines:
+        followed = ready.hostctl.start(*words, into=lines)
+        assert followed.stderr is not None
+        assert "following" in followed.stderr.readline()
+        inject(ready, "completion-error", *THE_COPY, "--status", "write-data")
+        load(ready)
+        assert until(lambda: '"fault.injected"' in saved.read_text(), 10)
+        followed.send_signal(signal.SIGINT)
+        assert followed.wait(20) == 0, followed.stderr.read()
+        followed.stderr.close()
+    events = list(tracing.load(saved))
+    assert {event.mdev for event in events} == {"copier"}
+    written = {event.facts["register"] for event in events if event.kind == "register.write"}
+    assert {"channel_chain[0]", "channel_descriptors[0]", "channel_control[0]"} <= written
+    ends = [event.facts for event in events if event.kind == "command.end"]
+    assert [(end["status"], end.get("injected")) for end in ends[:2]] == [
+        *((0, None), ("write_data", True))
+    ]
+    (injected,) = (event for event in events if event.kind == "fault.injected")
+    assert injected.facts["fault"] == "completion-error"
+    assert any(event.kind in ("iommu.walk", "iommu.hit") for event in events)
+    found = tracks(drawn.read_text())["copier"]
+    assert {"queue 0", "injected faults", "registers"} <= set(found)
+    assert any(track.startswith("interrupt ") for track in found)

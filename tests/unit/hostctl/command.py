@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 PROJECT = Path(__file__).parents[3]
 _PATIENCE = 60.0
@@ -52,12 +52,12 @@ class Hostctl:
         facts: dict[str, Any] = json.loads(done.stdout)
         return facts
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a command in a process group of its own."""
+    def start(self, *arguments: str, into: IO[str] | None = None) -> subprocess.Popen[str]:
+        """Start a command in a process group of its own; ``into`` gets its output."""
         return subprocess.Popen(
             self.argv(*arguments),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=into or subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=self._environment,

@@ -64,7 +64,8 @@ def test_output_is_mdevctls(serving: Serving, control: Control, tmp_path: Path) 
         "    Available instances: 4096",
         "    Device API: vfio-pci",
         "    Name: adder",
-        "    Description: personality=adder, hbm=0, weight=1, queues=4, attach=pasid, interrupts=msix",
+        "    Description: personality=adder, hbm=0, weight=1, queues=4, attach=pasid,"
+        " interrupts=msix",
     ]
     defined = hostctl.run("mdev", "define", "-u", A, "-p", PARENT, "-t", NATIVE, "-a", *where)
     assert (defined.returncode, defined.stdout) == (0, "")
