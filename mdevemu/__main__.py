@@ -99,7 +99,13 @@ def benchmarks() -> None:
 
 
 @benchmarks.command()
-@click.option("--rounds", type=click.IntRange(1, 1000), default=9, show_default=True)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 1000),
+    default=9,
+    show_default=True,
+    help="How often everything is measured.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def iommu(rounds: int, as_json: bool) -> None:
     """Compare translations with dictionary lookups; each number is the median of all rounds."""

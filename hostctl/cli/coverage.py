@@ -49,7 +49,14 @@ def save(file: Path, lab: str | None, control: str | None) -> None:
 
 @coverage.command()
 @_FILES
-@click.option("--output", "into", required=True, metavar="FILE", type=click.Path(path_type=Path))
+@click.option(
+    "--output",
+    "into",
+    required=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Where the sum is written.",
+)
 def merge(files: tuple[Path, ...], into: Path) -> None:
     """Write the sum of several runs to a file."""
     _write(into, runs.merged(map(runs.read, files)))

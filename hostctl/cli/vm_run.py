@@ -39,7 +39,13 @@ _PATH = click.Path(path_type=Path)
     help="The guest's IOMMU.",
 )
 @click.option("--memory", default="1GiB", show_default=True, help="The guest's memory.")
-@click.option("--cpus", type=click.IntRange(1, 64), default=1, show_default=True)
+@click.option(
+    "--cpus",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="How many processors the guest has.",
+)
 @click.option("--append", default="", metavar="WORDS", help="Add to the kernel's command line.")
 @click.option(
     "--share", type=_PATH, metavar="DIR", help="A folder that the guest has at /share; COMMAND's."
