@@ -9,6 +9,20 @@ import pytest
 
 from hostctl.emulator import Emulator
 from hostctl.spec import find_lab, read_lab
+from tests.unit.hostctl.command import Hostctl
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """For sockets, whose paths must be short."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="hc-") as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def hostctl(folder: Path) -> Hostctl:
+    """Commands with their runtime folder there."""
+    return Hostctl(folder)
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,6 @@ import json
 import os
 import signal
 import socket
-import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -19,21 +17,10 @@ from hostctl.spec import find_lab, read_lab
 from hostctl.tracing import Selection, load
 from mdevemu.errors import ConfigError
 from tests.support.perfetto import tracks
-from tests.unit.hostctl.command import Hostctl, until
+from tests.unit.hostctl.command import until
 
 OK, USAGE, ENVIRONMENT = 0, 2, 3
 STATUS = 0x24
-
-
-@pytest.fixture(scope="module")
-def folder():
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="hc-") as name:
-        yield Path(name)
-
-
-@pytest.fixture(scope="module")
-def hostctl(folder):
-    return Hostctl(folder)
 
 
 @pytest.fixture(scope="module")

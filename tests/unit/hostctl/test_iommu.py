@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -13,20 +11,8 @@ from guest.checks import run_check
 from hostctl.emulator import Emulator
 from hostctl.socket_access import SocketAccess
 from hostctl.spec import find_lab, read_lab
-from tests.unit.hostctl.command import Hostctl
 
 FINDING, USAGE, INTERRUPTED, ENVIRONMENT = 1, 2, 130, 3
-
-
-@pytest.fixture(scope="module")
-def folder():
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="hc-") as name:
-        yield Path(name)
-
-
-@pytest.fixture(scope="module")
-def hostctl(folder):
-    return Hostctl(folder)
 
 
 @pytest.fixture(scope="module")
