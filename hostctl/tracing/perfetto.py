@@ -23,6 +23,7 @@ _NAMES = {
     "function": "function",
     "session": "VMM",
     "dma": "VMM",
+    "iofd": "VMM",
     "mdev": "function",
     "trace": "lost events",
 }

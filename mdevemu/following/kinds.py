@@ -33,6 +33,7 @@ KINDS: Mapping[str, str] = {
     "dma.map": "a VMM lends memory",
     "dma.unmap": "a VMM takes memory back",
     "dma.refused": "a VMM refused to give or take bytes of memory that it keeps",
+    "iofd.closed": "a descriptor by which a VMM rang doorbells cannot be used any more",
     "mdev.created": "an mdev was created",
     "mdev.removed": "an mdev was removed",
     LOST: "a follower was too slow for so many events",
