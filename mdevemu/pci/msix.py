@@ -75,7 +75,7 @@ class Msix(Messages):
     @property
     def registers(self) -> type[RegisterMap]:
         """The declaration of the BAR."""
-        return self._bank.kind
+        return self.bank.kind
 
     def read(self, offset: int, length: int) -> bytes:
         """Guest read of ``length`` bytes of the BAR."""
