@@ -3,12 +3,14 @@
 import errno
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from mdevemu.control import Argument, Command
+from mdevemu.durable import Draft
 from mdevemu.errors import ConfigError, RequestError, StateError
 from mdevemu.mdev import kept
-from mdevemu.mdev.kept import SUFFIX, Definition, Draft
+from mdevemu.mdev.kept import SUFFIX, Definition
 from mdevemu.mdev.migration import Migration
 from mdevemu.mdev.parent import Mdev, Parent
 
@@ -119,8 +121,10 @@ class Keeping:
             self._failed(mdev, facts, "it was removed")
             return
         try:
-            draft = Draft(path)
-            definition = Definition(mdev.uuid, mdev.name, mdev.type.id, mdev.flow.weight)
+            draft = Draft(path, mode=0o600)
+            definition = Definition(
+                mdev.uuid, mdev.name, mdev.type.id, mdev.flow.weight, **asdict(mdev.place)
+            )
             draft.write(kept.first_line(definition))
             for part in migration.whole(kept.PART):
                 draft.write(part)
@@ -130,8 +134,8 @@ class Keeping:
                     self._failed(mdev, facts, "it was removed")
                     return
             draft.publish()
-        except ConfigError as wrong:
-            self._failed(mdev, facts, str(wrong))
+        except OSError as wrong:
+            self._failed(mdev, facts, f"{path}: {wrong.strerror or wrong}")
         else:
             self._waiting.discard(mdev.uuid)
             self._tell(SAVED, facts)
@@ -158,6 +162,7 @@ class Keeping:
     def restore(self, path: Path) -> dict[str, object]:
         """Bring back the mdev of a file; it rests until a client reaches its BARs.
 
+        It gets the place that it had, or, if another has that by now, the lowest.
         Everything else waits for as long as reading the file takes.
 
         Raises:
@@ -165,7 +170,13 @@ class Keeping:
         """
         was, parts = kept.read(path)
         try:
-            mdev = self._parent.create(was.type, uuid=was.uuid, name=was.name, weight=was.weight)
+            mdev = self._parent.create(
+                was.type,
+                uuid=was.uuid,
+                name=was.name,
+                weight=was.weight,
+                place=self._parent.free(was.type, was.place),
+            )
         except ConfigError as wrong:
             raise ConfigError(f"{path}: {wrong.where}", wrong.wrong, wrong.number) from None
         migration = mdev.function.migration

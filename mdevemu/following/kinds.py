@@ -36,6 +36,7 @@ KINDS: Mapping[str, str] = {
     "iofd.closed": "a descriptor by which a VMM rang doorbells cannot be used any more",
     "mdev.created": "an mdev was created",
     "mdev.removed": "an mdev was removed",
+    "mdev.not_started": "an mdev that is defined to start could not be created",
     LOST: "a follower was too slow for so many events",
 }
 

@@ -1,17 +1,17 @@
 """Saved mdevs in files: who each was, then its state as a stream.
 
-A file is whole or not there: it is written under another name, made durable, and renamed.
+A file begins with a line of JSON.  See ``mdevemu.durable`` for how it is written.
 """
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from mdevemu.errors import ConfigError, shown
-from mdevemu.fds import Fd
+from mdevemu.profile import Place
 from mdevemu.units import KIB, MIB
 
 SUFFIX = ".mdev"
@@ -29,51 +29,13 @@ class Definition:
     name: str
     type: str
     weight: int
+    hbm: int | None
+    work_queue: str | None
 
-
-class Draft:
-    """A file that is being written, and appears when it is whole.
-
-    Raises:
-        ConfigError: it cannot be written; what was there before still is, also from ``write``
-            and ``publish``.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._beside = path.with_name(f".{path.name}.new")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            self._file = Fd(os.open(self._beside, flags, 0o600))
-        except OSError as wrong:
-            raise _cannot(path, wrong) from None
-
-    def write(self, data: bytes) -> None:
-        """Append."""
-        left = memoryview(data)
-        try:
-            while left:
-                left = left[os.write(self._file.fileno(), left) :]
-        except OSError as wrong:
-            self.discard()
-            raise _cannot(self._path, wrong) from None
-
-    def publish(self) -> None:
-        """Make it durable, and put it in the place of what was there before."""
-        try:
-            os.fsync(self._file.fileno())
-            self._beside.rename(self._path)
-            with Fd(os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)) as folder:
-                os.fsync(folder.fileno())
-        except OSError as wrong:
-            self.discard()
-            raise _cannot(self._path, wrong) from None
-        self._file.close()
-
-    def discard(self) -> None:
-        """Leave nothing of it."""
-        self._file.close()
-        self._beside.unlink(missing_ok=True)
+    @property
+    def place(self) -> Place:
+        """Where it was."""
+        return Place(self.hbm, self.work_queue)
 
 
 def first_line(definition: Definition) -> bytes:
@@ -119,12 +81,20 @@ def _definition(path: Path, line: bytes) -> Definition:
         given = None
     if not isinstance(given, dict) or given.pop("mdevemu-state", None) != FORMAT:
         raise ConfigError(str(path), f"is no saved mdev of version {FORMAT}")
-    kinds = {"uuid": str, "name": str, "type": str, "weight": int}
+    kinds = {
+        "uuid": (str,),
+        "name": (str,),
+        "type": (str,),
+        "weight": (int,),
+        "hbm": (int, NoneType),
+        "work_queue": (str, NoneType),
+    }
     if given.keys() != kinds.keys():
         raise ConfigError(str(path), f"has the keys {shown(sorted(given))}, not {sorted(kinds)}")
-    for key, kind in kinds.items():
-        if type(given[key]) is not kind:
-            raise ConfigError(f"{path}: {key}", f"{shown(given[key])} is no {kind.__name__}")
+    for key, accepted in kinds.items():
+        if type(given[key]) not in accepted:
+            kind = accepted[0].__name__
+            raise ConfigError(f"{path}: {key}", f"{shown(given[key])} is no {kind}")
     return Definition(**given)
 
 

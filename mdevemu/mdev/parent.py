@@ -243,6 +243,14 @@ class Parent:
         self.trace.emit("mdev.created", mdev=mdev.name, uuid=uuid, type=kind.id, pasid=space.pasid)
         return mdev
 
+    def free(self, type_id: str, place: Place) -> Place | None:
+        """The place, if a slice of a type could be made there now.
+
+        Raises:
+            ConfigError: unknown type.
+        """
+        return place if self.occupancy().free(self.type(type_id), place) else None
+
     def remove(self, mdev: Mdev) -> None:
         """Take a slice back: its work ends, its PASID means nothing, its HBM is scrubbed."""
         del self.mdevs[mdev.uuid]

@@ -8,7 +8,7 @@ that its type names, so what can be created is the least that any of them allows
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from mdevemu.accel.hbm import holes
+from mdevemu.accel.hbm import GRANULE, holes
 from mdevemu.profile.spec import AcceleratorSpec
 from mdevemu.profile.types import MdevType
 
@@ -82,6 +82,18 @@ class Occupancy:
             return None
         return Place(next(iter(self.starts(kind)), None), next(iter(self._queues(kind)), None))
 
+    def free(self, kind: MdevType, place: Place) -> bool:
+        """The next slice of a type can be at this very place."""
+        if self.place(kind) is None:
+            return False
+        if place.work_queue not in (self._queues(kind) if kind.work_queues else (None,)):
+            return False
+        if place.hbm is None or not kind.hbm:
+            return place.hbm is None and not kind.hbm
+        if place.hbm % GRANULE or (kind.starts and place.hbm not in kind.starts):
+            return False
+        return self._hole(place.hbm, kind.hbm)
+
     def available(self, kind: MdevType) -> int:
         """How many slices of a type could be created now, one after the other."""
         return max(0, min(limit.room for limit in self._limits(kind)))
@@ -107,19 +119,18 @@ class Occupancy:
         """
         if not kind.hbm:
             return []
-        free = self.holes()
         if not kind.starts:
-            return [at for at, count in free if count >= kind.hbm]
-        return [
-            start
-            for start in kind.starts
-            if any(at <= start and start + kind.hbm <= at + count for at, count in free)
-        ]
+            return [at for at, count in self.holes() if count >= kind.hbm]
+        return [start for start in kind.starts if self._hole(start, kind.hbm)]
 
     def holes(self) -> list[tuple[int, int]]:
         """HBM that nobody has, as (offset, bytes), lowest first."""
         taken = ((each.place.hbm, each.type.hbm) for each in self.held)
         return holes(self.spec.hbm, [(at, size) for at, size in taken if at is not None])
+
+    def _hole(self, start: int, size: int) -> bool:
+        """Nobody has any of this HBM."""
+        return any(at <= start and start + size <= at + count for at, count in self.holes())
 
     def overlapping(self, start: int, size: int) -> list[Holding]:
         """Who has some of the HBM from ``start`` on."""

@@ -15,10 +15,20 @@ from mdevemu.vfio_user.session import Session, State
 from mdevemu.vfio_user.transport import Transport
 from mdevemu.vfio_user.twin import Twin
 from mdevemu.vfio_user.watcher import Watcher
-from mdevemu.vfio_user.wire import COMMAND, TYPE_MASK
+from mdevemu.vfio_user.wire import COMMAND, TYPE_MASK, Command
 
 TURN = 8
 """Messages answered in one wake-up before it is others' turn; a KiB of payload counts as one."""
+
+SLOW = frozenset(
+    {
+        Command.DEVICE_RESET,
+        Command.DEVICE_FEATURE,
+        Command.MIG_DATA_READ,
+        Command.MIG_DATA_WRITE,
+    }
+)
+"""Each of these takes as long as many accesses, and ends a turn."""
 
 BACKLOG = 256 * KIB
 """Reply bytes that may wait for a client to read them; more, and it is not listened to."""
@@ -137,7 +147,7 @@ class Connection:
             if message is None:
                 self._watch(drained=True)
                 return
-            left -= 1 + (len(message.payload) >> 10)
+            left -= _share(message)
             if not self._one(message):
                 return
         self._watch(drained=False)
@@ -146,7 +156,7 @@ class Connection:
         """Answer messages that were held, one turn's worth at most."""
         left = TURN
         while left > 0 and self._transport.queued <= BACKLOG and (message := self._held.next()):
-            left -= 1 + (len(message.payload) >> 10)
+            left -= _share(message)
             if not self._one(message):
                 return
         self._watch(drained=False)
@@ -266,3 +276,8 @@ class Connection:
                 self._loop.watch(self._again.fileno(), self._answer)
             else:
                 self._loop.forget(self._again.fileno())
+
+
+def _share(message: Message) -> int:
+    """How much of a turn a message takes."""
+    return TURN if message.command in SLOW else 1 + (len(message.payload) >> 10)

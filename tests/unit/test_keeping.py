@@ -161,6 +161,20 @@ def test_broken_file_is_an_error_that_names_it_and_stays(folder, spoil, says):
     assert [each.name for each in (folder / "run").iterdir() if each.is_socket()] == []
 
 
+def test_mdevs_come_back_where_they_were(folder):
+    serving = start(folder)
+    control = serving.control()
+    for name in ("first", "second", "third"):
+        control("create-mdev", type="mdevemu-native", name=name)
+    control("remove-mdev", uuid="first")
+    places = {each["name"]: each["hbm"] for each in control("query-mdevs")}
+    assert places["second"]["base"] > 0
+    assert end(serving)[0] == 0
+    serving = start(folder)
+    assert {each["name"]: each["hbm"] for each in serving.control()("query-mdevs")} == places
+    assert serving.stop()[0] == 0
+
+
 def test_one_mdev_is_saved_and_restored_by_file(folder):
     serving = Serving(folder)
     control = serving.control()

@@ -25,7 +25,7 @@ STATUS = 0x24
 
 @pytest.fixture(scope="module")
 def emulator(folder):
-    accelerator = read_lab(find_lab("rid")).accelerator.file
+    accelerator = read_lab(find_lab("rid")).profile
     made = Emulator(accelerator, folder / "run", folder / "log", os.getpid())
     for name in ("red", "blue"):
         made.control.create("mdevemu-function", name=name, uuid=None, weight=None)
@@ -176,7 +176,7 @@ def test_following_ends_after_its_seconds_or_with_its_emulator(hostctl, emulator
     path = str(emulator.control_path)
     done = hostctl.run("trace", "follow", "--seconds", "0.2", "--control", path)
     assert (done.returncode, done.stdout) == (OK, "")
-    accelerator = read_lab(find_lab("rid")).accelerator.file
+    accelerator = read_lab(find_lab("rid")).profile
     other = Emulator(accelerator, folder / "other", folder / "other-log", os.getpid())
     followed = hostctl.start("trace", "follow", "--control", str(other.control_path))
     assert followed.stderr.readline().startswith("following")
