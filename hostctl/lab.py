@@ -155,10 +155,19 @@ class Lab:
             TimedOut: an agent did not answer in time.
         """
         end = time.monotonic() + seconds
-        for vm in self.vms.values():
-            vm.wait_ready(answers, max(1.0, end - time.monotonic()))
-            self._recorded(vm.plan.name).ready = True
-            self._write()
+        for name in self.vms:
+            self.wait_vm(name, max(1.0, end - time.monotonic()))
+
+    def wait_vm(self, name: str, seconds: float) -> None:
+        """Wait until the agent of one VM answers, to which nobody is connected.
+
+        Raises:
+            VmError: the VM failed.
+            TimedOut: the agent did not answer in time.
+        """
+        self.vms[name].wait_ready(answers, seconds)
+        self._recorded(name).ready = True
+        self._write()
 
     def _recorded(self, name: str) -> VmRecord:
         return next(vm for vm in self._record.vms if vm.name == name)

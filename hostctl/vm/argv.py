@@ -26,7 +26,7 @@ def _options(**values: object) -> str:
     return ",".join(f"{key.replace('_', '-')}={_value(value)}" for key, value in values.items())
 
 
-def _device(**values: object) -> list[str]:
+def device(**values: object) -> list[str]:
     """A device in JSON, where sockets and booleans have types."""
     return ["-device", json.dumps({key.replace("_", "-"): value for key, value in values.items()})]
 
@@ -36,10 +36,8 @@ def _slots(plan: Plan) -> list[str]:
     words = []
     for at, slot in enumerate(plan.slots):
         port = f"slot{at}"
-        words += _device(
-            driver="pcie-root-port", id=port, bus="pcie.0", chassis=at + 1, slot=at + 1
-        )
-        words += _device(
+        words += device(driver="pcie-root-port", id=port, bus="pcie.0", chassis=at + 1, slot=at + 1)
+        words += device(
             driver="vfio-user-pci",
             id=slot.name,
             bus=port,
@@ -98,12 +96,12 @@ def argv(plan: Plan, machine: Machine) -> list[str]:
         *("-chardev", _options(backend="file", id="console", path=plan.console)),
         *("-serial", "chardev:console"),
         *(["-device", json.dumps(iommu)] if iommu else []),
-        *_device(driver="virtio-serial-pci", id="serial", bus="pcie.0"),
+        *device(driver="virtio-serial-pci", id="serial", bus="pcie.0"),
         *(
             "-chardev",
             _options(backend="socket", id="agent", path=plan.agent, server="on", wait="off"),
         ),
-        *_device(driver="virtserialport", bus="serial.0", chardev="agent", name=PORT),
+        *device(driver="virtserialport", bus="serial.0", chardev="agent", name=PORT),
         *_slots(plan),
         *_share(plan),
         *_debugger(plan),

@@ -21,7 +21,7 @@ from hostctl.guest import Output as Receiver
 from hostctl.lab import Lab, owned, plan
 from hostctl.machine import guest_machine, pick_accelerator
 from hostctl.output import Output
-from hostctl.spec import VmSpec
+from hostctl.spec import LabSpec, VmSpec
 from hostctl.steps import Steps
 from hostctl.vm import accelerator, payload
 from hostctl.vm.kernel import Modules, kernel_release
@@ -206,36 +206,64 @@ def guest(request: Request, output: Output) -> Iterator[Guest]:
         ModuleRefused, GuestPanicked, VmError: the guest did not come up.
         TimedOut: it did not come up in time.
     """
-    own, modules, machine = _prepare(request, output)
-    accel = pick_accelerator(machine, request.accel, output)
+    made = prepare(request, output)
     steps = Steps(output.narration)
     end = time.monotonic() + request.seconds
     vm = VmSpec("guest", (accelerator.MDEV,), request.memory, request.cpus, request.iommu, ())
-    with owned(accelerator.lab_of(vm, request.personality)) as lab, lab.folder.locked(vm.name):
+    with owned(_lab(vm, request.personality)) as lab, lab.folder.locked(vm.name):
         with steps("accelerator") as note:
             _start_accelerator(lab, request.personality)
             note.say(f"one mdev, {request.personality}")
-        made = _plan(lab, vm, request, accel)
-        if own is not None:
-            initrd = lab.folder.file(vm.name, "initrd")
-            payload.write(initrd, machine.initrd, own)
-            machine = replace(machine, initrd=initrd)
         with steps("guest") as note:
-            started = lab.start_vm(made, machine)
-            if made.debugger is not None:
-                started.wait_debugger(made.debugger, max(_BREATH, end - time.monotonic()))
-                output.say(attach(made.debugger, machine.kernel))
-            lab.wait_vms(max(_BREATH, end - time.monotonic()))
+            ready = Guest(boot(lab, vm, request, made, output, end), request, end)
             lab.mark_up()
-            ready = Guest(started, request, end)
-            note.say(f"{vm.name} ({accel})")
+            note.say(f"{vm.name} ({made.accel})")
         with contextlib.closing(ready.agent):
             if request.share is not None:
                 ready.mount()
-            for module in modules:
+            for module in made.modules:
                 with steps(f"module {module.name}"):
                     ready.load(module)
             yield ready
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a request needs of this machine; nothing of it runs.
+
+    Attributes:
+        own: the folder of the operator's modules.
+        modules: to load, in order.
+        machine: what VMs are started with.
+        accel: how QEMU runs guests, "kvm" or "tcg".
+    """
+
+    own: Modules | None
+    modules: Sequence[Module]
+    machine: Machine
+    accel: str
+
+
+def boot(lab: Lab, vm: VmSpec, request: Request, made: Prepared, output: Output, end: float) -> Vm:
+    """Start a VM of a lab whose mdevs are there, and wait until its agent answers.
+
+    Nothing is mounted or loaded yet.  ``end`` is when the time for that is over.
+
+    Raises:
+        GuestPanicked, VmError: the guest did not come up.
+        TimedOut: it did not come up in time.
+    """
+    planned, machine = _plan(lab, vm, request, made.accel), made.machine
+    if made.own is not None:
+        initrd = lab.folder.file(vm.name, "initrd")
+        payload.write(initrd, machine.initrd, made.own)
+        machine = replace(machine, initrd=initrd)
+    started = lab.start_vm(planned, machine)
+    if planned.debugger is not None:
+        started.wait_debugger(planned.debugger, max(_BREATH, end - time.monotonic()))
+        output.say(attach(planned.debugger, machine.kernel))
+    lab.wait_vm(vm.name, max(_BREATH, end - time.monotonic()))
+    return started
 
 
 def attach(debugger: Path, kernel: Path) -> str:
@@ -251,11 +279,12 @@ def attach(debugger: Path, kernel: Path) -> str:
     return f"the guest waits for a debugger; attach, and continue:\n  {shlex.join(line)}"
 
 
-def _prepare(request: Request, output: Output) -> tuple[Modules | None, list[Module], Machine]:
+def prepare(request: Request, output: Output) -> Prepared:
     """Look at everything that was asked for, and at what the machine has for it.
 
-    Returns:
-        The folder of the operator's modules, the modules to load, and what VMs are started with.
+    Raises:
+        ConfigError: something in the request cannot be used.
+        HostError, images.errors.HostError: this machine cannot do it.
     """
     if request.share is not None and not request.share.is_dir():
         raise ConfigError("share", f"{request.share} is no folder")
@@ -281,12 +310,26 @@ def _prepare(request: Request, output: Output) -> tuple[Modules | None, list[Mod
         raise ConfigError("module", error.wrong) from None
     words = [word for word in machine.append if word != "quiet"]
     machine = replace(machine, append=(*words, "earlyprintk=ttyS0,115200"))
-    return own, modules, replace(machine, kernel=request.kernel or machine.kernel)
+    machine = replace(machine, kernel=request.kernel or machine.kernel)
+    return Prepared(own, modules, machine, pick_accelerator(machine, request.accel, output))
+
+
+def _profile(personality: str) -> str:
+    return accelerator.text([accelerator.whole(personality)], "64MiB")
+
+
+def _lab(vm: VmSpec, personality: str) -> LabSpec:
+    """A lab with that VM; its profile's file is not there."""
+    try:
+        return accelerator.lab_of(_profile(personality), vm.mdevs, [vm])
+    except ConfigError as error:
+        # The rest of the file is ours.
+        raise ConfigError("personality", error.wrong) from None
 
 
 def _start_accelerator(lab: Lab, personality: str) -> None:
     """Start the emulator, and make the mdev."""
-    lab.spec.file.write_text(accelerator.text(personality))
+    lab.spec.file.write_text(_profile(personality))
     lab.start_emulator()
     lab.create_mdevs()
 

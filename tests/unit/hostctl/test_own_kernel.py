@@ -122,7 +122,7 @@ def test_words_that_name_no_module_are_refused(text: str) -> None:
 def test_accelerator_can_do_everything_whatever_the_personality(tmp_path: Path) -> None:
     file = tmp_path / "accelerator.toml"
     for personality in ("native", "ioat", "adder"):
-        file.write_text(accelerator.text(personality))
+        file.write_text(accelerator.text([accelerator.whole(personality)]))
         spec = load(file)
         assert spec.types[0].personality == personality
         assert set(spec.engines[0].operations) == set(OPERATIONS)
