@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from hostctl import accesses, faults, iommu
 from hostctl.accesses import Accesses
@@ -247,6 +248,18 @@ def _mdev(reply: Table) -> Mdev:
     )
 
 
+class Peer(Protocol):
+    """Whoever carries out an emulator's commands."""
+
+    def execute(self, command: str, **arguments: object) -> object:
+        """See ``Qmp.execute``."""
+        ...
+
+    def close(self) -> None:
+        """Hang up."""
+        ...
+
+
 class Control:
     """The emulator's control socket.
 
@@ -254,21 +267,29 @@ class Control:
     and HostError if it does not answer.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        """Connect to the socket at ``path``.
+    def __init__(self, emulator: Path | str | Peer) -> None:
+        """Connect to the socket at a path, or have commands carried out by somebody else.
 
         Raises:
             HostError: no emulator answers there.
         """
-        self._qmp = Qmp(path, "emulator")
+        if isinstance(emulator, str | Path):
+            emulator = Qmp(emulator, "emulator")
+        self._peer: Peer = emulator
 
     def close(self) -> None:
         """Hang up."""
-        self._qmp.close()
+        self._peer.close()
+
+    @property
+    def _qmp(self) -> Qmp:
+        """Tells of events: in one's own process nothing happens by itself."""
+        assert isinstance(self._peer, Qmp), "nobody tells of events"
+        return self._peer
 
     def ask(self, command: str, **arguments: object) -> object:
         """The reply to a command as it is."""
-        return self._qmp.execute(command, **arguments)
+        return self._peer.execute(command, **arguments)
 
     def _list(self, command: str, **arguments: object) -> list[Table]:
         return Table("emulator", {command: self.ask(command, **arguments)}, nonsense).tables(
@@ -399,6 +420,10 @@ class Control:
                 for name, data in batches
                 for each in Table(name, data, nonsense).tables("events")
             )
+
+    def keep_details(self) -> None:
+        """Have the emulator keep detailed events too, until this connection is closed."""
+        self.ask("trace-follow")
 
     def traced(self, since: int = -1, kind: str | None = None) -> list[Event]:
         """Events that the emulator has kept: after the one with this number, and of a kind."""

@@ -3,11 +3,13 @@
 import fcntl
 import mmap
 import os
+from collections.abc import Sequence
+from typing import Protocol
 
 from guest.access import Buffer, Interrupt, IovaSpace, whole_pages
 from mdevemu.errors import RequestError
-from mdevemu.vfio_user.client import Client, Vector
-from mdevemu.vfio_user.wire import Irq
+from mdevemu.vfio_user.client import Client, RegionInfo, Vector
+from mdevemu.vfio_user.wire import Irq, IrqInfo
 
 _BASE = 1 << 32  # first Iova handed out if nobody says otherwise
 _CONFIG_REGION = 7
@@ -35,19 +37,28 @@ class SocketBuffer:
         os.close(self.file)
 
 
-class SocketAccess:
-    """Holds a device through its vfio-user socket until closed; see ``guest.access.Access``."""
+class Holder(Protocol):
+    """Whoever holds a device for us, as ``mdevemu.vfio_user.client.Client`` does."""
 
-    def __init__(
-        self, path: str | os.PathLike[str], *, base: int = _BASE, timeout: float = 10.0
-    ) -> None:
-        """Connect and let the device do DMA.  ``base``: the first Iova.
+    def region(self, index: int) -> RegionInfo: ...
+    def irq_info(self, index: int) -> IrqInfo: ...
+    def region_read(self, region: int, offset: int, length: int) -> bytes: ...
+    def region_write(self, region: int, offset: int, data: bytes) -> None: ...
+    def region_mmap(self, region: int) -> mmap.mmap: ...
+    def map_dma(self, iova: int, size: int, file: int) -> None: ...
+    def unmap_dma(self, iova: int, size: int) -> object: ...
+    def assign_interrupts(self, index: int, start: int, eventfds: Sequence[Vector]) -> None: ...
+    def reset(self) -> None: ...
+    def close(self) -> None: ...
 
-        Raises:
-            OSError, MdevError: as ``mdevemu.vfio_user.client.Client`` does.
-        """
-        self.name = os.fspath(path)
-        self._client = Client(path, timeout=timeout)
+
+class HeldAccess:
+    """A device that somebody holds for us until closed; see ``guest.access.Access``."""
+
+    def __init__(self, name: str, client: Holder, *, base: int = _BASE) -> None:
+        """Let the device do DMA; owns ``client``.  ``base``: the first Iova."""
+        self.name = name
+        self._client = client
         self._iovas = IovaSpace(base)
         self._regions = [self._client.region(index) for index in range(6)]
         self.vectors = self._client.irq_info(Irq.MSIX).count
@@ -129,8 +140,12 @@ class SocketAccess:
             self._vectors = [Vector() for _ in range(self.vectors)]
             self._client.assign_interrupts(Irq.MSIX, 0, self._vectors)
         if vector not in self._interrupts:
-            self._interrupts[vector] = Interrupt(self._vectors[vector].fileno())
+            self._interrupts[vector] = self._interrupt(self._vectors[vector].fileno())
         return self._interrupts[vector]
+
+    def _interrupt(self, fileno: int) -> Interrupt:
+        """Interrupts that come by an eventfd."""
+        return Interrupt(fileno)
 
     def reset(self) -> None:
         """Reset the device; buffers and interrupts stay."""
@@ -152,5 +167,20 @@ class SocketAccess:
 
     def _master(self) -> None:
         """Let the function decode its BARs and do DMA."""
-        now = self._client.read_u16(_CONFIG_REGION, _COMMAND)
-        self._client.write_u16(_CONFIG_REGION, _COMMAND, now | _MEMORY_AND_MASTER)
+        now = self._client.region_read(_CONFIG_REGION, _COMMAND, 2)
+        both = int.from_bytes(now, "little") | _MEMORY_AND_MASTER
+        self._client.region_write(_CONFIG_REGION, _COMMAND, both.to_bytes(2, "little"))
+
+
+class SocketAccess(HeldAccess):
+    """A device that we hold through its vfio-user socket."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, base: int = _BASE, timeout: float = 10.0
+    ) -> None:
+        """Connect.  ``base``: the first Iova; ``timeout``: seconds that an answer may take.
+
+        Raises:
+            OSError, MdevError: as ``mdevemu.vfio_user.client.Client`` does.
+        """
+        super().__init__(os.fspath(path), Client(path, timeout=timeout), base=base)

@@ -223,16 +223,31 @@ class Control:
             return {}
         if not client.negotiated:
             raise QmpError("CommandNotFound", "expecting 'qmp_capabilities' first")
+        done = self.carry_out(name, given, partial(self._watch, client))
+        if not isinstance(done, Fed):
+            return done
+        _feed(client, done.feed)
+        return done.reply
+
+    def carry_out(
+        self, name: str, given: Mapping[str, Any], wake: Callable[[], None]
+    ) -> object | Fed:
+        """Carry out a command, whoever wants it, and give what it returns.
+
+        ``wake`` is for commands that feed: it is called when there is something to take.
+
+        Raises:
+            QmpError, ConfigError: it is refused; nothing was changed.
+        """
         command = self._commands.get(name)
         if command is None:
             raise QmpError("CommandNotFound", unknown("command", name, self._commands))
         arguments = _checked(command, given)
         if not command.feeds:
             return command.run(**arguments)
-        fed = command.run(**arguments, wake=partial(self._watch, client))
+        fed = command.run(**arguments, wake=wake)
         assert isinstance(fed, Fed), f"{name} feeds nothing"
-        _feed(client, fed.feed)
-        return fed.reply
+        return fed
 
     def _names(self) -> list[dict[str, str]]:
         return [{"name": name} for name in sorted([*self._commands, "qmp_capabilities"])]

@@ -63,7 +63,7 @@ class Emulator:
         self.following = Following(self.parent)
         _make_private(runtime)
         self._loop = Loop(clock, self.parent.scheduler.alarms)
-        self._loop.work(self._work)
+        self._loop.work(self.work)
         self.control = Control(runtime / CONTROL_SOCKET, self._loop, self._commands())
         self.trace.listen(self._heard)
         self._root = root
@@ -123,7 +123,8 @@ class Emulator:
         self.control.close()
         self._loop.close()
 
-    def _work(self) -> bool:
+    def work(self) -> bool:
+        """Do one piece of work; False when there is none left."""
         busy = self.parent.step() | self.keeping.step()
         if self.parent.host.faulted:
             self.inspection.collect()
