@@ -1,6 +1,7 @@
 """What drivers have tried of devices: files of it, their sum, and what is missing."""
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -131,6 +132,21 @@ def record(coverage: Coverage) -> dict[str, object]:
         for name, device in coverage.items()
     }
     return {"schema": SCHEMA, "devices": devices}
+
+
+def write(path: Path, coverage: Coverage) -> None:
+    """Write a file: whole, or not at all.
+
+    Raises:
+        ConfigError: it cannot be written; what was there stays.
+    """
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fresh.write_text(json.dumps(record(coverage), indent=1) + "\n", encoding="utf-8")
+        fresh.replace(path)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise ConfigError(str(path), error.strerror or str(error)) from None
 
 
 def merged(all_of: Iterable[Coverage]) -> Coverage:

@@ -1,8 +1,6 @@
 """``hostctl coverage``: what drivers have tried of a device, and what they never have."""
 
 import dataclasses
-import json
-import os
 from pathlib import Path
 
 import click
@@ -10,7 +8,6 @@ import click
 from hostctl import coverage as runs
 from hostctl.cli.options import Commands, connected, emulator_options, json_option
 from hostctl.output import Output
-from mdevemu.errors import ConfigError
 
 _FILES = click.argument(
     "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
@@ -44,7 +41,7 @@ def off(lab: str | None, control: str | None) -> None:
 def save(file: Path, lab: str | None, control: str | None) -> None:
     """Write what was collected so far to FILE."""
     with connected(lab, control) as emulator:
-        _write(file, emulator.coverage())
+        runs.write(file, emulator.coverage())
 
 
 @coverage.command()
@@ -59,7 +56,7 @@ def save(file: Path, lab: str | None, control: str | None) -> None:
 )
 def merge(files: tuple[Path, ...], into: Path) -> None:
     """Write the sum of several runs to a file."""
-    _write(into, runs.merged(map(runs.read, files)))
+    runs.write(into, runs.merged(map(runs.read, files)))
 
 
 @coverage.command()
@@ -70,23 +67,31 @@ def show(files: tuple[Path, ...], registers: bool, as_json: bool) -> None:
     """Show the sum of several runs: how much was tried, and what was not."""
     output = Output(json=as_json)
     total = runs.merged(map(runs.read, files))
-    rows = runs.summary(total)
     if output.json:
-        facts = {"summary": [dataclasses.asdict(row) for row in rows]}
+        facts = {"summary": [dataclasses.asdict(row) for row in runs.summary(total)]}
         output.record("coverage.show", facts | {"coverage": runs.record(total)})
     elif registers:
         columns = ("device", "register", "reads", "writes", "field", "0", "1", "codes")
         output.rows("", columns, _registers(total))
     else:
-        output.rows(
-            "",
-            ("device", "what", "tried", "of", "never"),
-            [(row.device, row.what, row.tried, row.all, _names(row.never)) for row in rows],
-        )
+        tell(total, output)
 
 
-def _names(never: tuple[str, ...]) -> str:
-    return ", ".join(never) or "-"
+def tell(total: runs.Coverage, output: Output, most: int | None = None) -> None:
+    """How much was tried, and what was not, as a table; ``most`` of the names at most."""
+    output.rows(
+        "",
+        ("device", "what", "tried", "of", "never"),
+        [
+            (row.device, row.what, row.tried, row.all, _names(row.never, most))
+            for row in runs.summary(total)
+        ],
+    )
+
+
+def _names(never: tuple[str, ...], most: int | None) -> str:
+    left_out = len(never[most:]) if most else 0
+    return (", ".join(never[:most]) or "-") + (f" and {left_out} more" if left_out else "")
 
 
 def _registers(total: runs.Coverage) -> list[tuple[object, ...]]:
@@ -99,18 +104,3 @@ def _registers(total: runs.Coverage) -> list[tuple[object, ...]]:
                 codes = " ".join(f"{code}:{count}" for code, count in tally.codes.items())
                 rows.append((device, name, "", "", field, tally.zero, tally.nonzero, codes))
     return rows
-
-
-def _write(file: Path, coverage: runs.Coverage) -> None:
-    """Write a file: whole, or not at all.
-
-    Raises:
-        ConfigError: it cannot be written; what was there stays.
-    """
-    fresh = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        fresh.write_text(json.dumps(runs.record(coverage), indent=1) + "\n", encoding="utf-8")
-        fresh.replace(file)
-    except OSError as error:
-        fresh.unlink(missing_ok=True)
-        raise ConfigError(str(file), error.strerror or str(error)) from None

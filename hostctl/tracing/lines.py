@@ -27,7 +27,7 @@ class Lines:
         seconds = (event.time - self._started) / 1e9
         tenant = event.mdev or "-"
         head = f"{seconds:>12.6f} {tenant:<10} {event.kind:<18} "
-        line = Text(_printable(head + _DESCRIBE.get(event.kind, _plain)(event.facts)))
+        line = Text(_printable(head + described(event)))
         if event.mdev:
             following = COLOURS[len(self._colours) % len(COLOURS)]
             line.stylize(self._colours.setdefault(event.mdev, following))
@@ -40,6 +40,11 @@ class Lines:
 def _printable(text: str) -> str:
     """Reasons may come from a VMM: no terminal takes orders from them."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def described(event: Event) -> str:
+    """What there is to say of an event beside its kind, mdev and time."""
+    return _DESCRIBE.get(event.kind, _plain)(event.facts)
 
 
 def _plain(facts: Mapping[str, object]) -> str:
