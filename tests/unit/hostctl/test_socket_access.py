@@ -1,6 +1,6 @@
 """The guest's driver and checks over a vfio-user socket, against an emulator in its own process."""
 
-import os
+import contextlib
 
 import pytest
 
@@ -8,49 +8,15 @@ from guest import native
 from guest.bench import Bench, Run
 from guest.checks import run_check
 from guest.errors import InvalidArgument, UnknownCommand
-from hostctl.emulator import Emulator
 from hostctl.socket_access import SocketAccess
 
-ACCELERATOR = """
-[accelerator]
-name = "bench"
-hbm = "8MiB"
-[[engine]]
-name = "all"
-operations = ["nop", "copy", "fill", "compare", "crc32c", "sha256", "deflate", "inflate",
-              "aes_gcm_encrypt", "aes_gcm_decrypt"]
-[[type]]
-name = "half"
-personality = "native"
-hbm = "4MiB"
-weight = 1
-queues = 2
-instances = 2
-"""
+pytestmark = pytest.mark.accel(types=[{"name": "half", "hbm": "4MiB", "queues": 2, "instances": 2}])
 CANARY = "c0ffee1122334455deadbeef99887766"
 
 
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("emulator")
-    (folder / "accel.toml").write_text(ACCELERATOR)
-    made = Emulator(folder / "accel.toml", folder / "run", folder / "log", os.getpid())
-    yield made.control
-    made.close()
-
-
 @pytest.fixture
-def benches(emulator):
-    mdevs = [
-        emulator.create("mdevemu-half", name=name, uuid=None, weight=None)
-        for name in ("red", "blue")
-    ]
-    made = [Bench(SocketAccess(m.socket, base=n << 32)) for n, m in enumerate(mdevs, 1)]
-    yield made
-    for bench in made:
-        bench.close()
-    for mdev in mdevs:
-        emulator.remove(mdev.uuid)
+def benches(tenants):
+    return [Bench(tenant.client) for tenant in tenants]
 
 
 def test_identity_finds_nothing_wrong(benches):
@@ -192,11 +158,11 @@ def test_load_that_cannot_be_is_refused(benches, arguments):
         run_check("load", benches[0], arguments)
 
 
-def test_close_gives_the_socket_to_the_next(emulator, benches):
+def test_close_gives_the_socket_to_the_next(benches):
     path = benches[0].access.name
     benches[0].close()
-    benches[0] = Bench(SocketAccess(path, base=7 << 32))
-    assert run_check("identity", benches[0], {})["wrong"] == []
+    with contextlib.closing(Bench(SocketAccess(path, base=7 << 32))) as heir:
+        assert run_check("identity", heir, {})["wrong"] == []
 
 
 def test_reset_forgets_the_queues_and_keeps_the_buffers(benches):
