@@ -54,7 +54,13 @@ def restore(file: Path, lab: str | None, control: str | None, as_json: bool) -> 
 @click.argument("destination", metavar="DESTINATION")
 @click.option("--live/--no-live", default=True, help="Move memory first, while it works.")
 @click.option("--stopped", is_flag=True, help="Leave it stopped, for its next client to run.")
-@click.option("--timeout", type=click.FloatRange(min=0.01), default=10.0, show_default=True)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.01),
+    default=10.0,
+    show_default=True,
+    help="Seconds that each answer of a server may take.",
+)
 @json_option
 def move_(
     source: str, destination: str, live: bool, stopped: bool, timeout: float, as_json: bool

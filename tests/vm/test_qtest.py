@@ -67,7 +67,7 @@ def driver(slot, vm):
 def told(control):
     """What the emulator traced since the test began: events of one name."""
     before = control("query-trace")[-1]["number"]
-    return lambda name: control("query-trace", since=before, name=name)
+    return lambda name: control("query-trace", since=before, kind=name)
 
 
 def attached(control, name="red"):
