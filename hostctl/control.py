@@ -421,10 +421,6 @@ class Control:
                 for each in Table(name, data, nonsense).tables("events")
             )
 
-    def keep_details(self) -> None:
-        """Have the emulator keep detailed events too, until this connection is closed."""
-        self.ask("trace-follow")
-
     def traced(self, since: int = -1, kind: str | None = None) -> list[Event]:
         """Events that the emulator has kept: after the one with this number, and of a kind."""
         return [tracing.event(each) for each in self._list("query-trace", since=since, kind=kind)]

@@ -16,6 +16,7 @@ from hostctl.output import Output
 from hostctl.runtime import Folder
 from hostctl.socket_access import SocketAccess
 from hostctl.spec import TYPE_PREFIX, MdevSpec, VmSpec, mdev_uuid
+from hostctl.testing.details import Details
 from hostctl.testing.guests import VmUnderTest
 from hostctl.testing.model import Model, ModelAccess
 from hostctl.testing.moments import TEST, Moments
@@ -149,7 +150,7 @@ class ModelRig:
 
     def keep_details(self) -> None:
         """See ``Rig``."""
-        self.control.keep_details()
+        self.control.ask("trace-follow")
 
     def idle(self) -> None:
         """See ``Rig``: a hundredth of a second, in no time."""
@@ -234,7 +235,7 @@ class LabRig:
         if key not in self._guests:
             made = self._prepare(wish)
             try:
-                self._guests[key] = self._boot(f"{name}{len(self._guests) or ''}", wish, made)
+                self._guests[key] = self._boot(self._free(name), wish, made)
             except MdevError as error:
                 self._lost[key] = str(error).partition("\n")[0]
                 raise
@@ -242,6 +243,11 @@ class LabRig:
         if found.wedged:
             raise Wedged(f"{name} is wedged since an earlier test: {found.wedged}")
         return found
+
+    def _free(self, name: str) -> str:
+        """The name, or one like it if another guest has that."""
+        taken = sum(other == name for other, *_ in [*self._guests, *self._lost])
+        return f"{name}-{taken + 1}" if taken else name
 
     def _prepare(self, wish: Wish) -> tuple[Request, Prepared]:
         """Have everything there that a guest needs."""
@@ -278,10 +284,8 @@ class LabRig:
         return ready
 
     def keep_details(self) -> None:
-        """See ``Rig``: by a connection that nobody reads, and which costs nothing therefore."""
-        follower = Control(self._lab.emulator.control_path)
-        self._stack.callback(follower.close)
-        follower.keep_details()
+        """See ``Rig``."""
+        self._stack.callback(Details(self._lab.emulator.control_path).close)
 
     def idle(self) -> None:
         """See ``Rig``."""
