@@ -148,6 +148,16 @@ class Table:
                 raise self.refuse(f"{key}[{at}]", f"must be a text, not {_kind(item)}")
         return tuple(value)
 
+    def lists(self, key: str) -> tuple[tuple[str, ...], ...]:
+        """A list of lists of texts."""
+        value = self._get(key, _REQUIRED)
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise self.refuse(key, f"must be a list of lists, not {_kind(value)}")
+        rows = Table(
+            f"{self.where}.{key}", {str(at): row for at, row in enumerate(value)}, self._refusal
+        )
+        return tuple(rows.texts(at) for at in rows)
+
     def wholes(self, key: str) -> tuple[int, ...]:
         """A list of whole numbers."""
         value = self._get(key, _REQUIRED)

@@ -149,6 +149,7 @@ class Emulator:
         return [
             Command("query-status", lambda: {"status": "running", "running": True}),
             Command("query-accelerator", self._query_accelerator),
+            Command("query-topology", self.parent.topology),
             Command("query-types", self._query_types),
             Command("explain-mdev", self._explain, [Argument("type")]),
             Command("query-mdevs", self._query_mdevs),
@@ -199,7 +200,7 @@ class Emulator:
             "engines": [
                 {
                     "name": engine.name,
-                    "operations": sorted(each.name.lower() for each in engine.operations),
+                    "operations": sorted(engine.functions),
                     "busy-ns": engine.busy_ns,
                     "commands": engine.commands,
                 }

@@ -22,6 +22,11 @@ class Engine:
     commands: int = 0
     busy_ns: int = 0
 
+    @property
+    def functions(self) -> list[str]:
+        """Names of what it can do, by their codes."""
+        return [each.name.lower() for each in sorted(self.operations)]
+
 
 @dataclass
 class Engines:

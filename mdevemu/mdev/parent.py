@@ -34,6 +34,7 @@ from mdevemu.profile import (
     Place,
     explain,
     is_name,
+    topology,
 )
 from mdevemu.trace import Trace
 from mdevemu.units import Hpa
@@ -101,6 +102,10 @@ class Parent:
     def available(self, kind: MdevType) -> int:
         """How many slices of a type could be created now."""
         return self.occupancy().available(kind)
+
+    def topology(self) -> dict[str, object]:
+        """What lies where, and what the engines can do now; see ``mdevemu.profile.topology``."""
+        return topology(self.spec, {each.name: each.functions for each in self.engines.all})
 
     def explain(self, type_id: str, attached: Container[str] = ()) -> Explanation:
         """Whether and where another slice would fit, and if not, why not and what would.

@@ -1,11 +1,13 @@
 """Profiles: what an accelerator consists of, what slices of it exist, and what fits where."""
 
+from mdevemu.accel.route import onward, routes
 from mdevemu.profile.explain import Explanation, Move, explain
 from mdevemu.profile.occupancy import Holding, Occupancy, Place
 from mdevemu.profile.parse import load, parse
 from mdevemu.profile.shipped import locate, shipped
 from mdevemu.profile.spec import AcceleratorSpec
 from mdevemu.profile.table import NAME_CHARACTERS, is_name
+from mdevemu.profile.topology import FUNCTIONS, reachable, topology
 from mdevemu.profile.types import DEVICE_API, DRIVER, MdevType
 from mdevemu.profile.typetable import MAX_WEIGHT
 
@@ -14,6 +16,7 @@ __all__ = [
     "DEVICE_API",
     "DRIVER",
     "Explanation",
+    "FUNCTIONS",
     "Holding",
     "MAX_WEIGHT",
     "MdevType",
@@ -25,6 +28,10 @@ __all__ = [
     "is_name",
     "load",
     "locate",
+    "onward",
     "parse",
+    "reachable",
+    "routes",
     "shipped",
+    "topology",
 ]
