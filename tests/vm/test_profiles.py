@@ -1,4 +1,4 @@
-"""A guest with slices of the shipped profiles that no lab of ours is about."""
+"""A guest with slices of each shipped profile runs the agent's checks."""
 
 import tempfile
 from collections.abc import Iterator
@@ -8,12 +8,21 @@ from typing import Any
 import pytest
 
 from hostctl.guest import Agent
-from mdevemu.profile import load, locate
+from mdevemu.profile import load, locate, shipped
 from tests.unit.hostctl.command import Hostctl
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
 
-SLICES = {"hbm-8x": ("1g.5gb", "3g.20gb"), "queues": ("1dwq", "1dwq")}
+SLICES = {
+    "demo": ("half", "half"),
+    "hbm-8x": ("1g.5gb", "3g.20gb"),
+    "queues": ("1dwq", "1dwq"),
+    "rid": ("function", "function"),
+}
+WEIGHTS = {"demo": (1, 1), "hbm-8x": (1, 3), "queues": (10, 5), "rid": (1, 1)}
+OPERATIONS = {"demo": 10, "hbm-8x": 10, "queues": 5, "rid": 10}
+STOCK = {"ioat"}
+"""What Linux's own driver and dmatest check, in test_ioat."""
 
 LAB = """
 [lab]
@@ -50,24 +59,26 @@ def guest(
         assert hostctl.left_nothing()
 
 
+def test_no_shipped_profile_is_left_out() -> None:
+    assert {*SLICES} | STOCK == {*shipped()}
+
+
 def test_slices_have_what_their_types_say(guest: tuple[str, Hostctl, Agent]) -> None:
     name, hostctl, _ = guest
     types = {kind.id: kind for kind in load(locate(name)).types}
     mdevs = {mdev["name"]: mdev for mdev in hostctl.facts("mdev", "show")["mdevs"]}
     for mdev in mdevs.values():
         assert mdev["hbm_size"] == types[mdev["type"]].hbm
-    assert (mdevs["red"]["weight"], mdevs["blue"]["weight"]) == {
-        "hbm-8x": (1, 3),
-        "queues": (10, 5),
-    }[name]
+    assert (mdevs["red"]["weight"], mdevs["blue"]["weight"]) == WEIGHTS[name]
 
 
 def test_checks_of_the_agent_hold(guest: tuple[str, Hostctl, Agent]) -> None:
     """Every operation that the engines of the slice have gives the CPU's result."""
     name, _, agent = guest
     for address in ("0000:01:00.0", "0000:02:00.0"):
+        assert agent.check("identity", {}, device=address)["wrong"] == []
         facts: dict[str, Any] = agent.check("operations", {"rounds": 1}, device=address)
         results = facts["operations"]
-        assert len(results) == {"hbm-8x": 10, "queues": 5}[name]
+        assert len(results) == OPERATIONS[name]
         for operation, found in results.items():
             assert (found["mismatches"], found["equal"]) == ([], found["runs"]), operation
