@@ -19,6 +19,7 @@ class Bench:
     Attributes:
         access: how the device is reached.
         device: its driver.
+        events: interrupts that tell of faults and of changes.
         held: buffers that outlive their check, by what they hold.
         kept: queues that outlive their check, by number.
     """
@@ -27,6 +28,7 @@ class Bench:
         """Identify the device, reset and enable it; owns ``access`` from here on."""
         self.access = access
         self.device = Device(access)
+        self.events = access.interrupt(native.EVENT_VECTOR)
         self.held: dict[str, Buffer] = {}
         self.kept: dict[int, Queue] = {}
 

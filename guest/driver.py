@@ -92,9 +92,12 @@ class Device:
         pasids = self.read32(native.PASID_CAPABILITIES)
         self.pasid_bits = field(pasids, native.PASID_CAPABILITIES_BITS)
         self.page_requests = bool(field(pasids, native.PASID_CAPABILITIES_PAGE_REQUESTS))
-        offered = self.read64(native.OPERATIONS)
-        self.operations = [code for code in range(64) if offered >> code & 1]
+        self.operations = self._operations()
         self.reset()
+
+    def _operations(self) -> list[int]:
+        offered = self.read64(native.OPERATIONS)
+        return [code for code in range(64) if offered >> code & 1]
 
     def read32(self, offset: int) -> int:
         """A 32-bit register of BAR0."""
@@ -128,6 +131,16 @@ class Device:
     def disable(self) -> None:
         """Stop every queue; the device touches no memory from here on."""
         self.write32(native.CONTROL, 0)
+
+    def take_event(self) -> bool:
+        """See if what the device does was changed since the last look, and read it again."""
+        changed = bits(1, native.EVENT_STATUS_FUNCTIONS_CHANGED)
+        if not self.read32(native.EVENT_STATUS) & changed:
+            return False
+        # First, so that a change after the reading is another event.
+        self.write32(native.EVENT_STATUS, changed)
+        self.operations = self._operations()
+        return True
 
     def fault(self) -> Fault | None:
         """The fault record, if it holds a fault."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -114,6 +114,26 @@ class Accelerator:
     root: str
     numa_node: int
     definitions: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Something that executes commands.
+
+    Attributes:
+        operations: names of what it can do now.
+        version: how often it was reprogrammed.
+        running: commands that run on it.
+        changing: the policy of a change that is not over; None if there is none.
+        mdevs: names of those that have it.
+    """
+
+    name: str
+    operations: tuple[str, ...]
+    version: int
+    running: int
+    changing: str | None
+    mdevs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +329,24 @@ class Control:
             numa_node=reply.whole("numa-node", 0),
             definitions=None if reply.raw("definitions") is None else reply.text("definitions"),
         )
+
+    def engines(self) -> list[Engine]:
+        """What executes commands."""
+        return [
+            Engine(
+                name=each.text("name"),
+                operations=each.texts("operations"),
+                version=each.whole("version", 0),
+                running=each.whole("running", 0),
+                changing=None if each.raw("changing") is None else each.text("changing"),
+                mdevs=each.texts("mdevs"),
+            )
+            for each in self._list("query-engines")
+        ]
+
+    def reprogram(self, engine: str, operations: Sequence[str], policy: str) -> None:
+        """Have an engine do these operations and no others, once it can be."""
+        self.ask("reprogram-engine", engine=engine, operations=list(operations), policy=policy)
 
     def attributes(self, mdev: str) -> list[Attribute]:
         """What can be read of the mdev of that UUID or name."""

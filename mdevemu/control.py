@@ -28,7 +28,13 @@ MAX_BACKLOG = 16 << 20
 
 READ_SIZE = 1 << 16
 
-KINDS: dict[str, type] = {"str": str, "int": int, "bool": bool, "object": dict}
+KINDS: dict[str, type] = {
+    "str": str,
+    "int": int,
+    "bool": bool,
+    "object": dict,
+    "[str]": list,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,7 @@ class Argument:
     """One argument of a command."""
 
     name: str
-    kind: Literal["str", "int", "bool", "object"] = "str"
+    kind: Literal["str", "int", "bool", "object", "[str]"] = "str"
     optional: bool = False
 
 
@@ -260,6 +266,7 @@ class Control:
             {"name": "int", "meta-type": "builtin", "json-type": "int"},
             {"name": "bool", "meta-type": "builtin", "json-type": "boolean"},
             {"name": "object", "meta-type": "builtin", "json-type": "object"},
+            {"name": "[str]", "meta-type": "array", "element-type": "str"},
         ]
         for command in self._commands.values():
             members = [
@@ -299,9 +306,15 @@ def _checked(command: Command, given: Mapping[str, Any]) -> dict[str, Any]:
         if value is None:
             if not argument.optional:
                 raise QmpError("GenericError", f"{command.name}: '{argument.name}' is missing")
-        elif type(value) is not KINDS[argument.kind]:
+        elif not _fits(value, argument.kind):
             raise QmpError(
                 "GenericError",
                 f"{command.name}: '{argument.name}' is {shown(value)}, not {argument.kind}",
             )
     return {name.replace("-", "_"): value for name, value in given.items() if value is not None}
+
+
+def _fits(value: object, kind: str) -> bool:
+    """A value is of that kind of arguments."""
+    of_texts = not isinstance(value, list) or all(isinstance(each, str) for each in value)
+    return type(value) is KINDS[kind] and of_texts

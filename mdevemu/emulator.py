@@ -24,6 +24,7 @@ from mdevemu.loop import Loop
 from mdevemu.mdev import attributes
 from mdevemu.mdev.parent import Mdev, Parent
 from mdevemu.profile import DEVICE_API, AcceleratorSpec, Place
+from mdevemu.reprogramming import Reprogramming
 from mdevemu.trace import Event, Trace
 from mdevemu.vfio_user.server import Server
 
@@ -56,6 +57,7 @@ class Emulator:
         self._servers: dict[str, Server] = {}
         self.inspection = Inspection(self.parent, self._tell)
         self.faults = Faults(self.parent)
+        self.reprogramming = Reprogramming(self.parent, self._tell)
         self.coverage = Coverage(self.parent, on=spec.coverage)
         hands = Hands(self._create_at, self._remove, self._attached)
         self._layouts = Layouts(self.parent, hands)
@@ -180,6 +182,7 @@ class Emulator:
             *self.faults.commands(),
             *self.coverage.commands(),
             *self._layouts.commands(),
+            *self.reprogramming.commands(),
             *self.keeping.commands(),
             *self.following.commands(),
             Command("quit", self._quit),

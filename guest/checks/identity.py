@@ -16,9 +16,15 @@ _SCRATCH = 0x8877665544332211
 
 
 def run(bench: Bench, arguments: Arguments, run: Run) -> Message:
-    """Facts of config space, and ``wrong``: a sentence for each thing that is not as it must be."""
+    """Facts of config space, and ``wrong``: a sentence for each thing that is not as it must be.
+
+    ``functions-changed``: what the device does was changed since the last look; ``events``:
+    interrupts of the vector that tells of it since then.
+    """
     arguments.finish()
     wrong: list[str] = []
+    events = bench.events.take()
+    changed = bench.device.take_event()
     config = bench.access.config(0, 4096)
     vendor, device = struct.unpack_from("<HH", config)
     if (vendor, device) != (native.VENDOR, native.DEVICE):
@@ -41,6 +47,8 @@ def run(bench: Bench, arguments: Arguments, run: Run) -> Message:
         "extended-capabilities": [f"{kind:04x}" for kind in extended],
         "config-bytes": len(config),
         "counters": bench.device.counters(),
+        "functions-changed": changed,
+        "events": events,
         "wrong": wrong,
     }
 

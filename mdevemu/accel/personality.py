@@ -233,6 +233,9 @@ class Personality(ABC, Generic[M]):
         """What it has counted since its reset, by name."""
         return {}
 
+    def functions_changed(self) -> None:
+        """An engine of this slice was reprogrammed: tell the driver, if there is a way."""
+
     def page_wanted(self, pasid: int, iova: int, group: int, *, write: bool) -> None:
         """The IOMMU queued a page request of ours: it is the guest's to answer."""
 

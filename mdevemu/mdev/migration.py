@@ -85,7 +85,6 @@ class Migration:
     """The state of one mdev, out and in.
 
     Attributes:
-        shape: what it is.
         loading: a stream is coming in.
     """
 
@@ -98,10 +97,15 @@ class Migration:
     ) -> None:
         self.personality = personality
         self.partition = partition
-        self.shape = shape_of(personality, kind)
+        self._kind = kind
         self._function = function
         self._out: Outgoing | None = None
         self._in: Incoming | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """What it is: engines may be reprogrammed."""
+        return shape_of(self.personality, self._kind)
 
     @property
     def banks(self) -> Mapping[str, Bank[Any]]:

@@ -72,6 +72,28 @@ def test_slices_have_what_their_types_say(guest: tuple[str, Hostctl, Agent]) -> 
     assert (mdevs["red"]["weight"], mdevs["blue"]["weight"]) == WEIGHTS[name]
 
 
+def test_guest_is_told_that_an_engine_was_reprogrammed(guest: tuple[str, Hostctl, Agent]) -> None:
+    _, hostctl, agent = guest
+    one = "0000:01:00.0"
+    agent.check("identity", {}, device=one)
+    engines = {each["name"]: each for each in hostctl.facts("engine", "list")["engines"]}
+    victim = next(each for each in engines.values() if "red" in each["mdevs"])
+    others = {
+        each
+        for other in engines.values()
+        if other is not victim and "red" in other["mdevs"]
+        for each in other["operations"]
+    }
+    facts = hostctl.facts("engine", "reprogram", victim["name"], "sha256")
+    assert facts["engines"][0]["operations"] == ["sha256"]
+    found = agent.check("identity", {}, device=one)
+    assert (found["functions-changed"], found["events"]) == (True, 1)
+    assert {each.replace("-", "_") for each in found["operations"]} == others | {"sha256"}
+    hostctl.run("engine", "reprogram", victim["name"], *victim["operations"])
+    assert agent.check("identity", {}, device=one)["functions-changed"] is True
+    assert agent.check("identity", {}, device=one)["functions-changed"] is False
+
+
 def test_checks_of_the_agent_hold(guest: tuple[str, Hostctl, Agent]) -> None:
     """Every operation that the engines of the slice have gives the CPU's result."""
     name, _, agent = guest

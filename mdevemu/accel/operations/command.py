@@ -38,6 +38,8 @@ class Status(enum.IntEnum):
     CAPACITY = 8
     CORRUPT = 9
     AUTHENTICATION = 10
+    REJECTED = 11
+    ABORTED = 12
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from mdevemu.accel import Reach, Work
 from mdevemu.accel.operations import Operation as EngineOperation
-from mdevemu.accel.operations.command import chunks
+from mdevemu.accel.operations.command import Pieces, chunks
 from mdevemu.accel.repeat import apart
 from mdevemu.accel.saving import within
 from mdevemu.accel.scheduler import PIECE
@@ -259,13 +259,21 @@ class Channel:
             raise self._fault(ChannelError.LENGTH, f"{descriptor.size} bytes")
         if flags & Flag.NULL:
             return
-        engine = device.slice.engines.pick(EngineOperation.COPY)
-        if engine is None:
-            raise self._fault(ChannelError.CONTROL, "no engine copies")
-        engine.commands += 1
-        self._counted = 0
+        try:
+            use = yield from device.slice.engines.take(EngineOperation.COPY, self._lane)
+            if use is None:
+                raise self._fault(ChannelError.CONTROL, "no engine copies")
+            self._counted = 0
+            yield from use.run(self._copy(descriptor))
+        except CommandFault as fault:
+            if isinstance(fault, ChannelFault):
+                raise
+            raise self._fault(ChannelError.CONTROL, fault.reason) from None
+
+    def _copy(self, descriptor: Descriptor) -> Pieces:
+        """Copy what a descriptor says; returns the bytes."""
+        device = self._device
         for at, count in chunks(Iova(descriptor.source), descriptor.size, PIECE):
-            self._lane.meter = engine
             try:
                 data = yield from self._memory.read(at, count)
                 there = Iova(descriptor.destination + at - descriptor.source)
@@ -279,6 +287,7 @@ class Channel:
             device.counters.bytes_read += count
             device.counters.bytes_written += count
             yield count
+        return descriptor.size
 
     def _undo(self, descriptor: Descriptor, written: int) -> bool:
         """Leave the descriptor at hand as one that was not begun, if it can be done again."""

@@ -10,7 +10,7 @@ from mdevemu.accel.operations.cipher import MAX_AAD, TAG_BYTES, AesGcm
 from mdevemu.accel.operations.digest import SHA256_BYTES
 from mdevemu.accel.saving import Saved
 from mdevemu.accel.scheduler import Lane
-from mdevemu.errors import GuestFault
+from mdevemu.errors import GuestFault, StateError
 from mdevemu.iommu.port import Port
 from mdevemu.layout import Struct, Word
 from mdevemu.pci.config import Bar, Doorbell
@@ -45,7 +45,7 @@ from mdevemu.personalities.native.state import load, save
 from mdevemu.registers import Bank, Slot, size_of
 
 REGISTERS_BAR, DOORBELLS_BAR, HBM_BAR = 0, 2, 4
-FAULT_VECTOR = 0
+FAULT_VECTOR = EVENT_VECTOR = 0
 
 PAGE_REQUEST_RING = 0xFFFF
 """What a fault record has for a queue number if the page-request ring is meant."""
@@ -76,6 +76,7 @@ class Native(Personality[NativeRegs]):
             "HBM_BAR": HBM_BAR,
             "MAGIC_VALUE": MAGIC,
             "FAULT_VECTOR": FAULT_VECTOR,
+            "EVENT_VECTOR": EVENT_VECTOR,
             "AAD_LIMIT": MAX_AAD,
             "TAG_BYTES": TAG_BYTES,
             "DIGEST_BYTES": SHA256_BYTES,
@@ -102,11 +103,22 @@ class Native(Personality[NativeRegs]):
         regs.capabilities.queues = self.queue_count
         regs.capabilities.vectors = self.vectors
         regs.capabilities.hbm = self.hbm_size > 0
-        regs.operations.available = sum(1 << code for code in self.slice.engines.operations)
+        self._show_functions()
         regs.hbm_size.bytes = self.hbm_size
         if self.pasid_bits is not None:
             regs.pasid_capabilities.bits = self.pasid_bits
             regs.pasid_capabilities.page_requests = True
+
+    def _show_functions(self) -> None:
+        regs, engines = self.regs, self.slice.engines
+        regs.operations.available = sum(1 << code for code in engines.operations)
+        regs.function_set.version = engines.version & 0xFFFF_FFFF
+
+    def functions_changed(self) -> None:
+        self._show_functions()
+        self.regs.event_status.functions_changed = True
+        if not self.rest.holders:
+            self.raise_vector(EVENT_VECTOR)
 
     @property
     def queue_count(self) -> int:
@@ -301,11 +313,20 @@ class Native(Personality[NativeRegs]):
         return save(self)
 
     def load(self, saved: Saved) -> None:
+        regs, before = self.regs, self.regs.function_set.version
+        theirs = regs.operations.available
         self._introduce()
+        if theirs != regs.operations.available:
+            ours = regs.operations.available
+            raise StateError(f"its operations are {theirs:#x}, this slice's are {ours:#x}")
+        if before != regs.function_set.version:
+            regs.event_status.functions_changed = True
         load(self, saved)
         self._point(self.regs.pasid_table)
 
     def resume(self) -> None:
+        if self.regs.event_status.functions_changed:
+            self.raise_vector(EVENT_VECTOR)
         for queue in self.queues.values():
             queue.resume()
 

@@ -55,7 +55,7 @@ class Magic(Word, width=32):
 class Version(Word, width=32):
     """Version of this register interface."""
 
-    minor = bits(15, 0, Access.RO)
+    minor = bits(15, 0, Access.RO, reset=1)
     major = bits(31, 16, Access.RO, reset=1)
 
 
@@ -106,6 +106,18 @@ class InterruptStatus(Word, width=64):
     """Bit n: vector n is pending on the INTx line; unused while MSI-X is on."""
 
     vectors = bits(63, 0, Access.W1C)
+
+
+class FunctionSet(Word, width=32):
+    """Changes whenever what the slice's engines do may have changed."""
+
+    version = bits(31, 0, Access.RO)
+
+
+class EventStatus(Word, width=32):
+    """What happened: functions_changed, an engine of the slice was reprogrammed."""
+
+    functions_changed = bit(0, Access.W1C)
 
 
 class FaultStatus(Word, width=32):
@@ -271,6 +283,8 @@ class NativeRegs(RegisterMap, size=0x10000):
     status = Reg(0x024, Status)
     scratch = Reg(0x028, Scratch)
     interrupt_status = Reg(0x030, InterruptStatus)
+    function_set = Reg(0x038, FunctionSet)
+    event_status = Reg(0x03C, EventStatus)
     fault_status = Reg(0x040, FaultStatus)
     fault_cause = Reg(0x044, FaultCause)
     fault_address = Reg(0x048, FaultAddress)

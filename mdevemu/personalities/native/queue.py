@@ -6,9 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mdevemu.accel import CompletionRing, Popped, Reach, Ring, Work
-from mdevemu.accel.operations import Command, Entry, Status
+from mdevemu.accel.operations import Command, Entry, Pieces, Status
 from mdevemu.accel.ring import INDEX_MASK
 from mdevemu.errors import CommandFault, DmaFault
+from mdevemu.iommu.port import Port
 from mdevemu.layout import Struct, members_of, sizeof, u32, u64, unpack
 from mdevemu.personalities.native.decode import HbmFault, decode, named_pasid, operands, pasid_of
 from mdevemu.personalities.native.layout import (
@@ -256,18 +257,12 @@ class Queue:
         try:
             entry, command = decode(descriptor, device.hbm_size)
             pasid = pasid_of(descriptor, device.pasid_bits, self._pasid)
-            engine = device.slice.engines.pick(entry.code)
-            if engine is None:
+            use = yield from device.slice.engines.take(entry.code, self.lane)
+            if use is None:
                 raise CommandFault(Status.UNKNOWN_OPERATION, f"no engine does {entry.code.name}")
-            engine.commands += 1
-            self.lane.meter = engine
             port = device.port if pasid is None else device.port.tagged(pasid)
-            if pasid is not None and device.paging.on:
-                wanted = operands(entry, command)
-                yield from device.paging.supply(self.lane, self.number, port, wanted)
             memory = device.memory(port, self.lane)
-            self.lane.undo = partial(self._undo, popped, entry, command, memory)
-            result = yield from entry.run(memory, command)
+            result = yield from use.run(self._pieces(popped, entry, command, memory, port))
         except DmaFault as fault:
             status = Status.WRITE_FAULT if fault.write else Status.READ_FAULT
             address, cause = device.operand_address(fault.address), fault.cause
@@ -284,6 +279,22 @@ class Queue:
             status=status,
             phase=self.completions.phase,
         )
+
+    def _pieces(
+        self,
+        popped: Popped[Descriptor],
+        entry: Entry,
+        command: Command,
+        memory: CountedMemory,
+        port: Port,
+    ) -> Pieces:
+        """Have the pages that a command needs supplied, and do it; returns its result."""
+        paging = self._device.paging
+        if port.process_id is not None and paging.on:
+            wanted = operands(entry, command)
+            yield from paging.supply(self.lane, self.number, port, wanted)
+        self.lane.undo = partial(self._undo, popped, entry, command, memory)
+        return (yield from entry.run(memory, command))
 
     def _complete(self, popped: Popped[Descriptor], record: Completion, times: int) -> Work:
         """Tell the driver what became of a command: once, or as somebody wants it.
