@@ -22,6 +22,8 @@ EVENT_VECTOR = 0x0
 AAD_LIMIT = 0x1000
 TAG_BYTES = 0x10
 DIGEST_BYTES = 0x20
+MAX_STAGES = 0x10
+NO_STAGE = 0xFFFFFFFF
 
 # BAR0
 MAGIC = 0x0
@@ -191,6 +193,7 @@ class Operation(enum.IntEnum):
     INFLATE = 7
     AES_GCM_ENCRYPT = 8
     AES_GCM_DECRYPT = 9
+    CHAIN = 10
 
 
 class Status(enum.IntEnum):
@@ -209,6 +212,7 @@ class Status(enum.IntEnum):
     AUTHENTICATION = 10
     REJECTED = 11
     ABORTED = 12
+    UNLINKED = 13
 
 
 class FaultCode(enum.IntEnum):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hostctl.topology.facts import Engine, Topology
 from hostctl.topology.query import Function, Query, Question
-from mdevemu.profile import onward, routes
+from mdevemu.profile import blocked, routes
 
 LOCAL, REMOTE = 10, 20
 """Relative distances within a NUMA node and to another.  Spec: ACPI 6.5 §5.2.17."""
@@ -141,5 +141,6 @@ def _why_not(query: Query, topology: Topology) -> str:
             stacks = "; ".join(f"{each.name}: {' '.join(each.engines)}" for each in topology.stacks)
             return f"no stack is shared by {', '.join(words)} ({stacks or 'it has no HBM'})"
         case Question.CHAIN:
-            last = max(at for at, each in enumerate(onward(able, topology.links)) if not each)
-            return f"no link from {words[last]} to {words[last + 1]}"
+            stuck = blocked(able, topology.links)
+            assert stuck, "else there was an answer"
+            return f"no link from {words[stuck - 1]} to {words[stuck]}"

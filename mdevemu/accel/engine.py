@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mdevemu.accel.operations import OPERATIONS, Operation, Pieces, Status
+from mdevemu.accel.route import Links, blocked, onward, passes
 from mdevemu.accel.scheduler import Lane
 from mdevemu.errors import CommandFault, ConfigError
 from mdevemu.units import KIB
@@ -160,9 +161,10 @@ class Use:
 
 @dataclass
 class Engines:
-    """All engines of one accelerator, or those of a slice."""
+    """All engines of one accelerator, or those of a slice, and the links between them."""
 
     all: Sequence[Engine] = field(default_factory=list)
+    links: Links = frozenset()
 
     @property
     def operations(self) -> frozenset[Operation]:
@@ -179,15 +181,44 @@ class Engines:
         able = (engine for engine in self.all if operation in engine.operations)
         return sorted(able, key=lambda engine: engine.commands)
 
-    def take(self, operation: Operation, lane: Lane) -> Generator[int, None, Use | None]:
+    def unlinked(self, stages: Sequence[Operation]) -> int | None:
+        """The stage that no engine does, or that none before it can pass data on to.
+
+        None if there is a way through all stages.
+        """
+        able = [[engine.name for engine in self.able(each)] for each in stages]
+        return blocked(able, self.links)
+
+    def _able(
+        self, operation: Operation, after: Engine | None, then: Sequence[Operation]
+    ) -> list[Engine]:
+        """Engines that can do it, that data can reach, and from which it can go on."""
+        able = self.able(operation)
+        if after is not None:
+            able = [each for each in able if passes(after.name, each.name, self.links)]
+        if then:
+            names = [[each.name for each in each_able] for each_able in map(self.able, then)]
+            first = onward([[each.name for each in able], *names], self.links)[0]
+            able = [each for each in able if each.name in first]
+        return able
+
+    def take(
+        self,
+        operation: Operation,
+        lane: Lane,
+        *,
+        after: Engine | None = None,
+        then: Sequence[Operation] = (),
+    ) -> Generator[int, None, Use | None]:
         """The engine for a lane's next command of this kind; None if no engine does it.
 
-        Part of the lane's work: it waits if all that do it are about to change.
+        Part of the lane's work: it waits if all that do it are about to change.  Stages of a
+        chain name the engine ``after`` which they come, and what is to be done ``then``.
 
         Raises:
             CommandFault: REJECTED; all are, and what comes is to be refused.
         """
-        while able := self.able(operation):
+        while able := self._able(operation, after, then):
             ready = next((engine for engine in able if engine.program is None), None)
             if ready is not None:
                 return Use(lane, ready)

@@ -29,6 +29,20 @@ def onward(stages: Sequence[Sequence[str]], links: Links) -> list[list[str]]:
     return found[::-1]
 
 
+def blocked(stages: Sequence[Sequence[str]], links: Links) -> int | None:
+    """The first stage that cannot be reached from the first; None if all can."""
+    there: Sequence[str] = []
+    for number, names in enumerate(stages):
+        there = [
+            name
+            for name in names
+            if not number or any(passes(before, name, links) for before in there)
+        ]
+        if not there:
+            return number
+    return None
+
+
 def routes(stages: Sequence[Sequence[str]], links: Links) -> Iterator[tuple[str, ...]]:
     """Every way through the stages, one engine for each."""
     able = onward(stages, links)

@@ -85,7 +85,10 @@ class Parent:
         self.iommu = Iommu(self.memory, trace, fabric=self)
         self.host = HostIommu(self.iommu, self.memory)
         self.hbm = Hbm(self.memory, HBM_BASE, spec.hbm)
-        self.engines = Engines([engine(each.name, each.operations) for each in spec.engines])
+        self.engines = Engines(
+            [engine(each.name, each.operations) for each in spec.engines],
+            frozenset((link.source, link.target) for link in spec.links),
+        )
         self.scheduler = Scheduler(clock)
         self.types = {each.id: each for each in spec.types}
 
@@ -330,7 +333,8 @@ class Parent:
             names = next(each.engines for each in self.spec.groups if each.name == group)
         if not names:
             return self.engines
-        return Engines([each for each in self.engines.all if each.name in names])
+        mine = [each for each in self.engines.all if each.name in names]
+        return Engines(mine, self.engines.links)
 
 
 def _no_room(now: Occupancy, kind: MdevType) -> str:

@@ -1,6 +1,6 @@
 """Profiles: what an accelerator consists of, what slices of it exist, and what fits where."""
 
-from mdevemu.accel.route import onward, routes
+from mdevemu.accel.route import blocked, routes
 from mdevemu.profile.explain import Explanation, Move, explain
 from mdevemu.profile.occupancy import Holding, Occupancy, Place
 from mdevemu.profile.parse import load, parse
@@ -24,11 +24,11 @@ __all__ = [
     "NAME_CHARACTERS",
     "Occupancy",
     "Place",
+    "blocked",
     "explain",
     "is_name",
     "load",
     "locate",
-    "onward",
     "parse",
     "reachable",
     "routes",

@@ -14,10 +14,13 @@ AES_GCM = Struct("<II12sI32sQ")
 
 OPERATIONS = ["nop", "copy", "fill", "compare", "crc32c", "sha256", "deflate", "inflate"]
 OPERATIONS += ["aes_gcm_encrypt", "aes_gcm_decrypt"]
-CODE = {name: code for code, name in enumerate(OPERATIONS)}
+CODE = {name: code for code, name in enumerate([*OPERATIONS, "chain"])}
+"""Chains are of these operations, and no work of an engine."""
 
 SUCCESS, UNKNOWN_OPERATION, INVALID_FIELD, LENGTH, READ_FAULT, WRITE_FAULT = range(6)
-HBM_RANGE, MISMATCH, CAPACITY, CORRUPT, AUTHENTICATION, REJECTED, ABORTED = range(6, 13)
+HBM_RANGE, MISMATCH, CAPACITY, CORRUPT, AUTHENTICATION = range(6, 11)
+REJECTED, ABORTED, UNLINKED = range(11, 14)
+NO_STAGE = 0xFFFF_FFFF
 SOURCE_HBM, DESTINATION_HBM, OPERAND_HBM, NO_INTERRUPT = 1, 2, 4, 8
 
 NONE, RING_READ, COMPLETION_WRITE, DOORBELL_RANGE = range(4)

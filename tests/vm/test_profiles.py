@@ -88,7 +88,7 @@ def test_guest_is_told_that_an_engine_was_reprogrammed(guest: tuple[str, Hostctl
     assert facts["engines"][0]["operations"] == ["sha256"]
     found = agent.check("identity", {}, device=one)
     assert (found["functions-changed"], found["events"]) == (True, 1)
-    assert {each.replace("-", "_") for each in found["operations"]} == others | {"sha256"}
+    assert {each.replace("-", "_") for each in found["operations"]} == others | {"sha256", "chain"}
     hostctl.run("engine", "reprogram", victim["name"], *victim["operations"])
     assert agent.check("identity", {}, device=one)["functions-changed"] is True
     assert agent.check("identity", {}, device=one)["functions-changed"] is False

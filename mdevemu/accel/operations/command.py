@@ -10,7 +10,10 @@ from mdevemu.units import Iova
 
 
 class Operation(enum.IntEnum):
-    """Codes of operations, as descriptors and the capability bits have them."""
+    """Codes of operations, as descriptors and the capability bits have them.
+
+    CHAIN is no work of an engine, but of several, one after the other.
+    """
 
     NOP = 0
     COPY = 1
@@ -22,6 +25,7 @@ class Operation(enum.IntEnum):
     INFLATE = 7
     AES_GCM_ENCRYPT = 8
     AES_GCM_DECRYPT = 9
+    CHAIN = 10
 
 
 class Status(enum.IntEnum):
@@ -40,6 +44,7 @@ class Status(enum.IntEnum):
     AUTHENTICATION = 10
     REJECTED = 11
     ABORTED = 12
+    UNLINKED = 13
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from mdevemu.errors import GuestFault, StateError
 from mdevemu.iommu.port import Port
 from mdevemu.layout import Struct, Word
 from mdevemu.pci.config import Bar, Doorbell
+from mdevemu.personalities.native.chain import MAX_STAGES, NO_STAGE
 from mdevemu.personalities.native.layout import (
     MAGIC,
     MAX_QUEUES,
@@ -80,6 +81,8 @@ class Native(Personality[NativeRegs]):
             "AAD_LIMIT": MAX_AAD,
             "TAG_BYTES": TAG_BYTES,
             "DIGEST_BYTES": SHA256_BYTES,
+            "MAX_STAGES": MAX_STAGES,
+            "NO_STAGE": NO_STAGE,
         },
         operations=Operation,
         statuses=Status,
@@ -111,7 +114,8 @@ class Native(Personality[NativeRegs]):
 
     def _show_functions(self) -> None:
         regs, engines = self.regs, self.slice.engines
-        regs.operations.available = sum(1 << code for code in engines.operations)
+        codes = engines.operations | {Operation.CHAIN}
+        regs.operations.available = sum(1 << code for code in codes)
         regs.function_set.version = engines.version & 0xFFFF_FFFF
 
     def functions_changed(self) -> None:

@@ -69,6 +69,11 @@ class CountedMemory:
             self._writing(destination, length)
             self._count(length, length)
 
+    @property
+    def wrote(self) -> bool:
+        """Something was written, or is being written."""
+        return bool(self._written)
+
     def repeatable(self, entry: Entry, command: Command) -> bool:
         """The command can be done again from its beginning, as if it had not begun."""
         written = self._written

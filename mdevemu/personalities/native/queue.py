@@ -6,11 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mdevemu.accel import CompletionRing, Popped, Reach, Ring, Work
-from mdevemu.accel.operations import Command, Entry, Pieces, Status
+from mdevemu.accel.operations import Command, Entry, Operation, Pieces, Status
 from mdevemu.accel.ring import INDEX_MASK
 from mdevemu.errors import CommandFault, DmaFault
 from mdevemu.iommu.port import Port
 from mdevemu.layout import Struct, members_of, sizeof, u32, u64, unpack
+from mdevemu.personalities.native.chain import NO_STAGE, Chain
 from mdevemu.personalities.native.decode import HbmFault, decode, named_pasid, operands, pasid_of
 from mdevemu.personalities.native.layout import (
     LOG2_MAX_ENTRIES,
@@ -253,16 +254,14 @@ class Queue:
         """Do one command; whatever becomes of it is in the record."""
         device, descriptor = self._device, popped.command
         result = address = cause = 0
-        status = Status.SUCCESS
+        status, chain = Status.SUCCESS, None
         try:
-            entry, command = decode(descriptor, device.hbm_size)
-            pasid = pasid_of(descriptor, device.pasid_bits, self._pasid)
-            use = yield from device.slice.engines.take(entry.code, self.lane)
-            if use is None:
-                raise CommandFault(Status.UNKNOWN_OPERATION, f"no engine does {entry.code.name}")
-            port = device.port if pasid is None else device.port.tagged(pasid)
-            memory = device.memory(port, self.lane)
-            result = yield from use.run(self._pieces(popped, entry, command, memory, port))
+            if descriptor.operation == Operation.CHAIN:
+                chain = Chain(device, self.lane, self.number, self._port_of(descriptor))
+                self.lane.undo = partial(self._undo_chain, popped, chain)
+                result = yield from chain.run(descriptor)
+            else:
+                result = yield from self._single(popped)
         except DmaFault as fault:
             status = Status.WRITE_FAULT if fault.write else Status.READ_FAULT
             address, cause = device.operand_address(fault.address), fault.cause
@@ -270,6 +269,8 @@ class Queue:
             status, address = Status(fault.code), fault.address
         except CommandFault as fault:
             status, result = Status(fault.code), fault.result
+        if descriptor.operation == Operation.CHAIN and status != Status.SUCCESS:
+            result |= (chain.stage if chain else NO_STAGE) << 32
         return Completion(
             cookie=descriptor.cookie,
             result=result,
@@ -279,6 +280,31 @@ class Queue:
             status=status,
             phase=self.completions.phase,
         )
+
+    def _port_of(self, descriptor: Descriptor) -> Port:
+        """By which port the addresses of a command are reached.
+
+        Raises:
+            CommandFault: INVALID_FIELD, a PASID that it cannot name.
+        """
+        device = self._device
+        pasid = pasid_of(descriptor, device.pasid_bits, self._pasid)
+        return device.port if pasid is None else device.port.tagged(pasid)
+
+    def _undo_chain(self, popped: Popped[Descriptor], chain: Chain) -> bool:
+        """Leave the chain under way in the ring, if it can be done again."""
+        return chain.undo() and self._unbegun(popped)
+
+    def _single(self, popped: Popped[Descriptor]) -> Pieces:
+        """Do a command that is no chain; returns its result."""
+        device = self._device
+        entry, command = decode(popped.command, device.hbm_size)
+        port = self._port_of(popped.command)
+        use = yield from device.slice.engines.take(entry.code, self.lane)
+        if use is None:
+            raise CommandFault(Status.UNKNOWN_OPERATION, f"no engine does {entry.code.name}")
+        memory = device.memory(port, self.lane)
+        return (yield from use.run(self._pieces(popped, entry, command, memory, port)))
 
     def _pieces(
         self,

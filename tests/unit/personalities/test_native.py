@@ -56,7 +56,7 @@ def copies(count=1, length=64):
 
 def test_device_says_what_it_is(driver):
     assert driver.function.read(0, 0, 4) == b"ACC1"
-    assert driver.read(4, 4) == 0x0001_0000
+    assert driver.read(4, 4) == 0x0001_0001
     found = driver.read(CAPABILITIES)
     assert found & 0xFF == 4, "queues"
     assert found >> 8 & 0x1F == 12, "log2 of entries"
@@ -64,7 +64,7 @@ def test_device_says_what_it_is(driver):
     assert found >> 18 & 7 == 0b111, "event index, HBM, monitoring"
     assert found >> 21 & 0xFF == 5, "vectors"
     assert found >> 29 == 0
-    assert driver.read(OPERATION_BITS) == (1 << len(ALL)) - 1
+    assert driver.read(OPERATION_BITS) == (1 << len(ALL) + 1) - 1, "and chains of them"
     assert driver.read(HBM_SIZE) == 4 * MIB
     assert driver.function.interrupts[2] == 5
 
@@ -111,7 +111,7 @@ def test_aperture_is_the_next_power_of_two_and_reads_zero_behind_the_hbm(size, b
 def test_operations_are_those_that_an_engine_does():
     engines = [{"name": "a", "operations": ["copy"]}, {"name": "b", "operations": ["crc32c"]}]
     driver = Driver(Bench(BASE | {"engine": engines}))
-    assert driver.read(OPERATION_BITS) == 1 << 1 | 1 << 4
+    assert driver.read(OPERATION_BITS) == 1 << 1 | 1 << 4 | 1 << 10
     driver.close()
 
 
