@@ -355,7 +355,7 @@ class Emulator:
         chosen = [self.parent.find(mdev)] if mdev else list(self.parent.mdevs.values())
         return [
             {"mdev": each.name, **each.personality.counts(), "weight": each.flow.weight}
-            | {"busy-ns": each.flow.busy_ns, "hbm-bytes": each.type.hbm}
+            | {"busy-ns": each.flow.busy_ns, "work": each.flow.work, "hbm-bytes": each.type.hbm}
             | self.faults.errors(each)
             for each in chosen
         ]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from mdevemu.alarms import Alarm, Alarms
 
-BURST_NS = 400_000
+BURST_NS = 50_000
 """How long engines work between two looks at the sockets, in nanoseconds."""
 
 LONGEST_NS = 3600 * 10**9

@@ -1,14 +1,19 @@
-"""Who works next: weighted deficit round robin over mdevs, then over the queues of each.
+"""Who works next: start-time fair queueing over mdevs, then round robin over the queues of each.
 
 A command is a generator that yields after each bounded piece of work what the
 piece cost, in copy-bytes: the bytes a plain copy moves in the same time.  So
 turns depend on nothing but the commands, and the same inputs give the same order.
 
-Source: M. Shreedhar and G. Varghese, "Efficient fair queueing using deficit
-round robin" (1995); here a piece's cost is known only after it ran, so a flow
-goes into debt and is passed over until its turns have paid for it.
+Each piece has a start on a clock of its own, virtual time: that of the flow's piece
+before plus what that cost over the flow's weight, or now if the flow had no work
+meanwhile.  The piece with the lowest start is next, and its start is what "now" means.
+So a flow that wakes up waits for one piece, however heavy the others are, and one
+that slept saves up nothing.
+
+Source: P. Goyal, H. Vin and H. Cheng, "Start-time fair queueing" (1996)
 """
 
+import heapq
 from collections import deque
 from collections.abc import Callable, Generator
 from functools import partial
@@ -24,8 +29,8 @@ Work = Generator[int, None, None]
 PIECE = 64 * KIB
 """Cost that one piece should not exceed, in copy-bytes: about 100 us."""
 
-QUANTUM = PIECE
-"""Credit of one turn of a flow of weight 1, in copy-bytes."""
+_UNIT = 1 << 20
+"""Virtual time of one copy-byte at weight 1: large, so that division by a weight loses nothing."""
 
 
 class Meter(Protocol):
@@ -190,6 +195,9 @@ class Flow:
     Attributes:
         weight: its share against the other flows.
         busy_ns: time spent on its work, in nanoseconds.
+        work: what all of its pieces cost, in copy-bytes.
+        start: of its next piece, in virtual time.
+        queued: the scheduler knows that it has work.
         pace: if it is set, tells how many nanoseconds to rest after a piece of a cost.
     """
 
@@ -197,8 +205,10 @@ class Flow:
         self._scheduler = scheduler
         self.weight = weight
         self.busy_ns = 0
-        self.credit = 0
+        self.work = 0
+        self.start = 0
         self.pace: Callable[[int], int] | None = None
+        self.queued = False
         self._rest: Alarm | None = None
         self._lanes: deque[Lane] = deque()
 
@@ -218,7 +228,7 @@ class Flow:
 
     def step(self) -> int | None:
         """Do one piece of the next lane: its cost in copy-bytes, or None when nothing is left."""
-        while self._lanes and self._rest is None:
+        while self.waiting:
             lane = self._lanes.popleft()
             if not lane.runnable:
                 continue
@@ -235,6 +245,11 @@ class Flow:
                 self._rest = self.after(rest, self.resume)
             return cost
         return None
+
+    @property
+    def waiting(self) -> bool:
+        """There is work whose turn may come."""
+        return bool(self._lanes) and self._rest is None
 
     def resume(self) -> None:
         """End a rest."""
@@ -255,7 +270,9 @@ class Scheduler:
     def __init__(self, clock: Callable[[], int]) -> None:
         """``clock`` returns nanoseconds."""
         self.clock = clock
-        self._flows: deque[Flow] = deque()
+        self._ready: list[tuple[int, int, int, Flow]] = []
+        self._turns = 0
+        self._now = 0
         self.alarms = Alarms(clock)
 
     def flow(self, weight: int) -> Flow:
@@ -264,20 +281,26 @@ class Scheduler:
         return Flow(self, weight)
 
     def ready(self, flow: Flow) -> None:
-        """A flow has work."""
-        if flow not in self._flows:
-            flow.credit = QUANTUM * flow.weight
-            self._flows.append(flow)
+        """A flow has work; it comes before others that would start when it does."""
+        if not flow.queued:
+            flow.start = max(flow.start, self._now)
+            self._queue(flow, 0)
 
     def drop(self, flow: Flow) -> None:
         """Forget a flow whose mdev is gone."""
-        if flow in self._flows:
-            self._flows.remove(flow)
+        flow.queued = False
+        self._ready = [entry for entry in self._ready if entry[-1] is not flow]
+        heapq.heapify(self._ready)
 
     @property
     def busy(self) -> bool:
         """Some flow has work."""
-        return bool(self._flows)
+        return bool(self._ready)
+
+    def _queue(self, flow: Flow, rank: int) -> None:
+        self._turns += 1
+        flow.queued = True
+        heapq.heappush(self._ready, (flow.start, rank, self._turns, flow))
 
     def after(self, delay: int, ring: Callable[[], None]) -> Alarm:
         """Call ``ring`` once ``delay`` nanoseconds have passed."""
@@ -289,16 +312,17 @@ class Scheduler:
 
     def step(self) -> bool:
         """Do one piece of whoever's turn it is; False when there is no work."""
-        while self._flows:
-            flow = self._flows[0]
-            if flow.credit <= 0:
-                self._flows.rotate(-1)
-                flow.credit += QUANTUM * flow.weight
-                continue
+        while self._ready:
+            flow = heapq.heappop(self._ready)[-1]
+            self._now = flow.start
             cost = flow.step()
+            # Not before the piece is paid for, whoever had more work for the flow meanwhile.
+            flow.queued = False
             if cost is None:
-                self._flows.popleft()
                 continue
-            flow.credit -= cost
+            flow.work += cost
+            flow.start += cost * _UNIT // flow.weight
+            if flow.waiting:
+                self._queue(flow, 1)
             return True
         return False

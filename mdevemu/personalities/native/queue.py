@@ -31,7 +31,7 @@ from mdevemu.units import KIB, Iova
 if TYPE_CHECKING:
     from mdevemu.personalities.native.device import Native
 
-COMMAND_COST = 16 * KIB
+COMMAND_COST = 64 * KIB
 """Copy-bytes that fetching and completing one command costs."""
 
 SHADOW = {name: offset for name, offset, _ in members_of(Shadow)}

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdevemu.accel.scheduler import PIECE, QUANTUM, Scheduler
+from mdevemu.accel.scheduler import PIECE, Scheduler
 from mdevemu.errors import CommandFault
+from mdevemu.units import KIB
 
 
 def scheduler():
@@ -30,7 +31,7 @@ def test_work_is_shared_by_weight(weights, cost):
     work, done = scheduler(), []
     for who, weight in enumerate(weights):
         work.flow(weight).lane(pytest.fail).submit(busy(done, who, cost))
-    for _ in range(sum(weights) * 20 * max(1, QUANTUM // cost)):
+    for _ in range(sum(weights) * 20 * max(1, PIECE // cost)):
         work.step()
     counts = Counter(done)
     for who, weight in enumerate(weights):
@@ -60,6 +61,71 @@ def test_idle_flow_saves_up_nothing():
     for _ in range(20):
         work.step()
     assert abs(done.count("idle") - done.count("busy")) <= 2
+
+
+def test_flow_that_wakes_up_waits_for_one_piece_of_a_heavy_one():
+    work, done = scheduler(), []
+    light, heavy = work.flow(1).lane(pytest.fail), work.flow(1000).lane(pytest.fail)
+    heavy.submit(busy(done, "heavy", PIECE))
+    for _ in range(50):
+        work.step()
+    for _ in range(5):
+        done.clear()
+        light.submit(pieces(done, "light", [KIB]))
+        # It has had its share only when the heavy one has had a thousand times as much.
+        for _ in range(1000 * KIB // PIECE + 10):
+            work.step()
+        assert done[0] == "light"
+
+
+def test_flow_that_sleeps_between_its_pieces_gets_no_more_than_its_share():
+    work, done = scheduler(), []
+    sleepy = work.flow(1).lane(pytest.fail)
+    work.flow(1).lane(pytest.fail).submit(busy(done, "busy", PIECE))
+    for _ in range(400):
+        if not sleepy.busy:
+            sleepy.submit(pieces(done, "sleepy", [PIECE]))
+        work.step()
+    assert done.count("sleepy") <= done.count("busy") + 2
+
+
+def test_new_weight_counts_from_the_next_piece_on():
+    work, done = scheduler(), []
+    first, second = work.flow(1), work.flow(1)
+    for who, flow in (("first", first), ("second", second)):
+        flow.lane(pytest.fail).submit(busy(done, who, PIECE))
+    for _ in range(100):
+        work.step()
+    first.weight = 3
+    done.clear()
+    for _ in range(400):
+        work.step()
+    assert done.count("first") == pytest.approx(300, abs=3)
+
+
+def test_work_that_comes_while_a_flow_works_does_not_put_it_first():
+    work, done = scheduler(), []
+    flow = work.flow(1)
+    lane, other = flow.lane(pytest.fail), flow.lane(pytest.fail)
+
+    def submits():
+        other.submit(busy(done, "other", PIECE))
+        yield 10 * PIECE
+
+    lane.submit(submits())
+    work.flow(1).lane(pytest.fail).submit(busy(done, "neighbour", PIECE))
+    for _ in range(10):
+        work.step()
+    assert "other" not in done
+
+
+def test_work_is_counted_in_copy_bytes():
+    work = scheduler()
+    flow = work.flow(7)
+    flow.lane(pytest.fail).submit(pieces([], "", [100, 23]))
+    while work.step():
+        pass
+    assert flow.work == 123
 
 
 def test_lanes_of_a_flow_take_turns():
