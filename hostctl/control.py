@@ -67,6 +67,7 @@ class Counters:
 
     Attributes:
         busy_ns: engine time, in nanoseconds.
+        work: what that was worth, in the bytes that a plain copy would have moved.
     """
 
     completed: int
@@ -77,6 +78,7 @@ class Counters:
     doorbells: int
     faults: int
     busy_ns: int
+    work: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -513,6 +515,7 @@ class Control:
                 doorbells=reply.whole("doorbells", 0, default=0),
                 faults=reply.whole("faults", 0, default=0),
                 busy_ns=reply.whole("busy-ns", 0),
+                work=reply.whole("work", 0),
             )
             for reply in self._list("query-counters")
         }

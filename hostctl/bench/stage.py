@@ -1,14 +1,12 @@
 """An emulator for the bench: a slice for every client, and C programs that are the clients."""
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from hostctl.bench.accelerator import Cores, pick_cores, running
 from hostctl.bench.player import Player, Playing
-from hostctl.emulator import Emulator
 
 CLIENTS = 8
 """How many clients there are where there are several."""
@@ -34,26 +32,6 @@ hbm = 0
 queues = 1
 instances = {CLIENTS}
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Cores:
-    """Where processes run.
-
-    Attributes:
-        server: the server's core, and its clients' where that is fair.
-        clients: another one, for clients that are not to take the server's time; the same
-            if there is only one.
-    """
-
-    server: int
-    clients: int
-
-
-def pick_cores() -> Cores:
-    """Two of the cores that we may use."""
-    mine = sorted(os.sched_getaffinity(0))
-    return Cores(mine[0], mine[-1])
 
 
 class Stage:
@@ -110,14 +88,8 @@ def stage(compiler: str) -> Iterator[Stage]:
     """
     cores = pick_cores()
     with tempfile.TemporaryDirectory(prefix="mdevemu-bench-") as name:
-        folder = Path(name)
-        player = Player(folder, compiler)
-        accelerator = folder / "accel.toml"
-        accelerator.write_text(_ACCELERATOR)
-        log = folder / "emulator.log"
-        emulator = Emulator(accelerator, folder / "run", log, os.getpid())
-        with contextlib.closing(emulator):
-            os.sched_setaffinity(emulator.identity.pid, {cores.server})
+        player = Player(Path(name), compiler)
+        with running(_ACCELERATOR, cores.server) as emulator:
             control = emulator.control
             made = [
                 control.create(_TYPE, name=None, uuid=None, weight=None) for _ in range(CLIENTS)

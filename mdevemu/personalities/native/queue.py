@@ -31,8 +31,8 @@ from mdevemu.units import KIB, Iova
 if TYPE_CHECKING:
     from mdevemu.personalities.native.device import Native
 
-COMMAND_COST = 64 * KIB
-"""Copy-bytes that fetching and completing one command costs."""
+COMMAND_COST = 96 * KIB
+"""Copy-bytes that fetching and completing one command costs: what a copy moves in that time."""
 
 SHADOW = {name: offset for name, offset, _ in members_of(Shadow)}
 

@@ -78,6 +78,19 @@ def test_flow_that_wakes_up_waits_for_one_piece_of_a_heavy_one():
         assert done[0] == "light"
 
 
+def test_flow_that_wakes_up_is_before_all_who_would_start_with_it():
+    work, done = scheduler(), []
+    for who in range(3):
+        work.flow(1).lane(pytest.fail).submit(busy(done, who, PIECE))
+    for _ in range(3):
+        work.step()
+    # All three are at the same place now; the fourth gets to it as the first of them works.
+    work.step()
+    work.flow(1).lane(pytest.fail).submit(pieces(done, "new", [KIB]))
+    work.step()
+    assert done[-1] == "new"
+
+
 def test_flow_that_sleeps_between_its_pieces_gets_no_more_than_its_share():
     work, done = scheduler(), []
     sleepy = work.flow(1).lane(pytest.fail)
