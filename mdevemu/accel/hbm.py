@@ -9,9 +9,9 @@ next owner of the same addresses gets a new one.
 import errno
 import fcntl
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 
+from mdevemu.accel.ranges import Ranges
 from mdevemu.errors import RequestError
 from mdevemu.fds import Fd
 from mdevemu.memory.backing import MappedFile
@@ -20,19 +20,6 @@ from mdevemu.units import MIB, Hpa
 
 GRANULE = 2 * MIB
 """Partitions start and end on multiples of this, in bytes."""
-
-
-def holes(total: int, taken: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """What is free of ``total`` bytes, as (offset, bytes), lowest first.
-
-    ``taken`` are ranges of the same form that do not overlap.
-    """
-    found, end = [], 0
-    for offset, size in sorted(taken):
-        if offset > end:
-            found.append((end, offset - end))
-        end = offset + size
-    return [*found, (end, total - end)] if end < total else found
 
 
 @dataclass(eq=False, frozen=True, slots=True)
@@ -66,16 +53,16 @@ class Hbm:
         self.size = size
         self._memory = memory
         self._base = base
-        self._partitions: list[Partition] = []
+        self._free = Ranges(size)
 
     @property
     def free_bytes(self) -> int:
         """Bytes that nobody owns, adjacent or not."""
-        return self.size - sum(partition.size for partition in self._partitions)
+        return self._free.free_bytes
 
     def holes(self) -> list[tuple[int, int]]:
         """Free ranges, as (offset, bytes), lowest first."""
-        return holes(self.size, [(each.offset, each.size) for each in self._partitions])
+        return list(self._free)
 
     def create(self, offset: int, size: int) -> Partition:
         """Take ``size`` free bytes at ``offset``, both multiples of the granule.
@@ -85,7 +72,7 @@ class Hbm:
         """
         assert size > 0
         assert (offset | size) % GRANULE == 0
-        assert any(at <= offset and offset + size <= at + count for at, count in self.holes())
+        assert self._free.free(offset, size)
         base = Hpa(self._base + offset)
         file = _fresh_file(size)
         try:
@@ -95,16 +82,16 @@ class Hbm:
             raise
         partition = Partition(offset, size, base, file, backing)
         self._memory.add(base, partition.backing, size)
-        self._partitions.append(partition)
+        self._free.take(offset, size)
         return partition
 
     def remove(self, partition: Partition) -> None:
         """Scrub a partition and give its place back."""
-        self._partitions.remove(partition)
         partition.backing.discard()
         self._memory.remove(partition.base)
         partition.backing.close()
         partition.file.close()
+        self._free.give(partition.offset, partition.size)
 
 
 def _fresh_file(size: int) -> Fd:

@@ -82,6 +82,10 @@ class Parent:
         self.trace = trace
         self.memory = PhysicalMemory()
         self.mdevs: dict[str, Mdev] = {}
+        # The same by other keys: asked for at each access that faults, and at each creation.
+        self._names: dict[str, Mdev] = {}
+        self._requesters: dict[tuple[int, int | None], Mdev] = {}
+        self._occupancy = Occupancy(spec)
         self.iommu = Iommu(self.memory, trace, fabric=self)
         self.host = HostIommu(self.iommu, self.memory)
         self.hbm = Hbm(self.memory, HBM_BASE, spec.hbm)
@@ -104,7 +108,7 @@ class Parent:
 
     def available(self, kind: MdevType) -> int:
         """How many slices of a type could be created now."""
-        return self.occupancy().available(kind)
+        return self._occupancy.available(kind)
 
     def topology(self) -> dict[str, object]:
         """What lies where, and what the engines can do now; see ``mdevemu.profile.topology``."""
@@ -154,15 +158,12 @@ class Parent:
 
     def owner(self, device_id: int, pasid: int | None) -> Mdev | None:
         """The mdev behind a requester."""
-        shared = (each for each in self.mdevs.values() if each.space.pasid == pasid)
-        if device_id == self.spec.device_id:
-            return next(shared, None) if pasid is not None else None
-        return self._by_device(device_id)
+        own = self._by_device(device_id)
+        return own or self._requesters.get((device_id, pasid))
 
     def _by_device(self, device_id: int) -> Mdev | None:
         """The mdev that has this device id to itself."""
-        own = (each for each in self.mdevs.values() if each.space.pasid is None)
-        return next((each for each in own if each.space.device_id == device_id), None)
+        return self._requesters.get((device_id, None))
 
     # The IOMMU's messages to devices.
 
@@ -184,9 +185,8 @@ class Parent:
         Raises:
             ConfigError: there is none (ENOENT).
         """
-        for mdev in self.mdevs.values():
-            if who in (mdev.uuid, mdev.name):
-                return mdev
+        if found := self.mdevs.get(who) or self._names.get(who):
+            return found
         names = (mdev.name for mdev in self.mdevs.values())
         raise ConfigError("mdev", unknown("mdev", who, names), errno.ENOENT)
 
@@ -211,11 +211,10 @@ class Parent:
             raise ConfigError("name", f"{shown(name)} (accepted: {NAME_CHARACTERS})")
         if weight is not None:
             _check_weight(weight)
-        for mdev in self.mdevs.values():
-            for what, wanted in (("uuid", uuid), ("name", name)):
-                if wanted in (mdev.uuid, mdev.name):
-                    raise ConfigError(what, f"there is an mdev {wanted!r}", errno.EEXIST)
-        now = self.occupancy()
+        for what, wanted in (("uuid", uuid), ("name", name)):
+            if wanted in self.mdevs or wanted in self._names:
+                raise ConfigError(what, f"there is an mdev {wanted!r}", errno.EEXIST)
+        now = self._occupancy
         lowest = now.place(kind)
         if lowest is None:
             raise ConfigError("type", _no_room(now, kind), errno.EUSERS)
@@ -247,7 +246,9 @@ class Parent:
         mdev = Mdev(
             uuid, given.name, kind, place, partition, space, port, flow, personality, function
         )
-        self.mdevs[uuid] = mdev
+        self.mdevs[uuid] = self._names[mdev.name] = mdev
+        self._requesters[space.device_id, space.pasid] = mdev
+        self._occupancy.add(Holding(mdev.name, kind, place))
         self.trace.emit("mdev.created", mdev=mdev.name, uuid=uuid, type=kind.id, pasid=space.pasid)
         return mdev
 
@@ -257,11 +258,13 @@ class Parent:
         Raises:
             ConfigError: unknown type.
         """
-        return place if self.occupancy().free(self.type(type_id), place) else None
+        return place if self._occupancy.free(self.type(type_id), place) else None
 
     def remove(self, mdev: Mdev) -> None:
         """Take a slice back: its work ends, its PASID means nothing, its HBM is scrubbed."""
-        del self.mdevs[mdev.uuid]
+        del self.mdevs[mdev.uuid], self._names[mdev.name]
+        del self._requesters[mdev.space.device_id, mdev.space.pasid]
+        self._occupancy.remove(mdev.name)
         mdev.port.enabled = False
         mdev.personality.reset()
         mdev.function.disconnect()
@@ -297,9 +300,8 @@ class Parent:
         Raises:
             RequestError: there is none.
         """
-        taken = {mdev.space.device_id for mdev in self.mdevs.values()} | {self.spec.device_id}
         for device_id in range(self.spec.device_id + 1, 1 << 16):
-            if device_id not in taken:
+            if self._by_device(device_id) is None:
                 return device_id
         raise RequestError(errno.ENOSPC, "no device id is left")
 

@@ -6,7 +6,8 @@ one of a certain function: its ids, its BARs, its capabilities.
 
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import cast
 
 from mdevemu.fds import Fd
@@ -223,6 +224,10 @@ MSIX = ("msix", "msix_control", "msix_table", "msix_pending")
 """The registers of the MSI-X capability, the last of a list that has it."""
 MSI = ("msi", "msi_control", "msi_address", "msi_upper_address", "msi_data")
 """The registers of the MSI capability, the last of a list that has it."""
+
+KINDS = 256
+"""How many kinds of functions are remembered: an mdev is mostly like others of its type."""
+
 SERIAL = ("serial", "serial_low", "serial_high")
 """The registers of the serial number, the last extended capability."""
 
@@ -260,13 +265,30 @@ def config_space(
     msix: tuple[int, int, int, int] | None = None,
     msi: int = 0,
 ) -> type[ConfigSpace]:
-    """The configuration space of one function.
+    """The configuration space of one function, still without its number; see ``set_serial``.
+
+    Functions that differ in nothing else share it, however many there are.
 
     Args:
         bars: every BAR, the one with the MSI-X table included.
         msix: (vectors, BAR, offset of the table, offset of the pending bits), or None.
         msi: how many vectors instead, a power of two; 0 for no MSI.
     """
+    alike = replace(identity, serial=None if identity.serial is None else 0)
+    shapes = tuple(replace(bar, memory=None, memory_size=0) for bar in bars)
+    return _config_space(alike, shapes, msix, msi)
+
+
+def set_serial(regs: ConfigSpace, serial: int | None) -> None:
+    """Give a function its serial number, if its kind has one."""
+    if serial is not None:
+        regs.serial_low.value, regs.serial_high.value = serial & 0xFFFF_FFFF, serial >> 32
+
+
+@lru_cache(KINDS)
+def _config_space(
+    identity: Identity, bars: tuple[Bar, ...], msix: tuple[int, int, int, int] | None, msi: int
+) -> type[ConfigSpace]:
     subsystem_vendor, subsystem = identity.subsystem_vendor, identity.subsystem
     code = identity.class_code
     words: dict[str, type[Word]] = {
@@ -304,10 +326,7 @@ def config_space(
         words["msi_control"] = preset(cap.MsiControl, multiple_capable=order)
     else:
         without.update(MSI)
-    if identity.serial is not None:
-        words["serial_low"] = preset(cap.SerialNumber, value=identity.serial & 0xFFFF_FFFF)
-        words["serial_high"] = preset(cap.SerialNumber, value=identity.serial >> 32)
-    else:
+    if identity.serial is None:
         without.update(SERIAL)
         words["pasid"] = preset(cap.ExtendedCapability, id=0x1B, next=0)
     return derive(ConfigSpace, words, without=without)

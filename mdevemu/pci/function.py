@@ -12,7 +12,14 @@ from typing import Any, Protocol
 from mdevemu.errors import RequestError, StateError
 from mdevemu.fds import Fd, close_all
 from mdevemu.pci.capabilities import Power
-from mdevemu.pci.config import Bar, ConfigSpace, Doorbell, Identity, config_space
+from mdevemu.pci.config import (
+    Bar,
+    ConfigSpace,
+    Doorbell,
+    Identity,
+    config_space,
+    set_serial,
+)
 from mdevemu.pci.interrupts import Interrupts, Line
 from mdevemu.pci.messages import MessageKind, Messages, Msi
 from mdevemu.pci.msix import PENDING, TABLE, Msix
@@ -160,7 +167,10 @@ class Function:
         bars = [*device.bars, *([self._msix.bar] if self._msix else [])]
         place = (vectors, device.msix_bar, TABLE, PENDING) if self._msix else None
         msi = self._msi.count if self._msi else 0
-        self._config = Bank(config_space(identity or device.identity, bars, place, msi))
+        identity = identity or device.identity
+        self._serial = identity.serial
+        self._config = Bank(config_space(identity, bars, place, msi))
+        set_serial(self._config.regs, self._serial)
         if device.config_registers:
             check_apart(self._config.kind, device.config_registers)
         self._regions = regions(bars)
@@ -352,6 +362,7 @@ class Function:
         self._device.enable(False)
         self._device.reset()
         self._config.reset()
+        set_serial(self._config.regs, self._serial)
         self._power = Power.D0
         if self._messages:
             self._messages.reset()

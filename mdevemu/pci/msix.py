@@ -8,6 +8,8 @@ there.
 Spec: PCI Express Base 5.0 §6.1.4, §7.7.2
 """
 
+from functools import cache
+
 from mdevemu.layout import Word, bit, bits
 from mdevemu.pci.config import Bar
 from mdevemu.pci.derive import derive
@@ -53,6 +55,7 @@ class MsixRegisters(RegisterMap, size=SIZE):
     pending = Array(PENDING, Pending, count=VECTORS // 64)
 
 
+@cache
 def msix_registers(vectors: int) -> type[MsixRegisters]:
     """The registers for this many vectors, 1 to 128."""
     assert 1 <= vectors <= VECTORS, f"{vectors} MSI-X vectors"

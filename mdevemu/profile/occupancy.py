@@ -5,10 +5,12 @@ the type, HBM, compute shares, queues, PASIDs, work queues.  A slice takes one u
 that its type names, so what can be created is the least that any of them allows.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from mdevemu.accel.hbm import GRANULE, holes
+from mdevemu.accel.hbm import GRANULE
+from mdevemu.accel.ranges import Ranges
 from mdevemu.profile.spec import AcceleratorSpec
 from mdevemu.profile.types import MdevType
 
@@ -64,15 +66,55 @@ class Occupancy:
 
     def __init__(self, spec: AcceleratorSpec, held: Iterable[Holding] = ()) -> None:
         self.spec = spec
-        self.held = tuple(held)
+        self._held: dict[str, Holding] = {}
+        self._types: Counter[MdevType] = Counter()
+        self._on_queue: Counter[str | None] = Counter()
+        self._free = Ranges(spec.hbm)
+        for each in held:
+            self.add(each)
+
+    @property
+    def held(self) -> tuple[Holding, ...]:
+        """The slices, oldest first; no two have the same name."""
+        return tuple(self._held.values())
+
+    def add(self, holding: Holding) -> None:
+        """One slice more; what it takes is free."""
+        assert holding.name not in self._held, f"{holding.name} is there"
+        if holding.place.hbm is not None:
+            self._free.take(holding.place.hbm, holding.type.hbm)
+        self._held[holding.name] = holding
+        self._types[holding.type] += 1
+        self._on_queue[holding.place.work_queue] += 1
+
+    def remove(self, name: str) -> None:
+        """One slice less."""
+        holding = self._held.pop(name)
+        if holding.place.hbm is not None:
+            self._free.give(holding.place.hbm, holding.type.hbm)
+        self._types[holding.type] -= 1
+        self._on_queue[holding.place.work_queue] -= 1
+
+    def copy(self) -> "Occupancy":
+        """The same, for changes of its own."""
+        other = Occupancy(self.spec)
+        other._held, other._free = self._held.copy(), self._free.copy()
+        other._types, other._on_queue = self._types.copy(), self._on_queue.copy()
+        return other
 
     def with_(self, *more: Holding) -> "Occupancy":
         """The same, and these too."""
-        return Occupancy(self.spec, (*self.held, *more))
+        other = self.copy()
+        for each in more:
+            other.add(each)
+        return other
 
     def without(self, *less: Holding) -> "Occupancy":
         """The same, and not these."""
-        return Occupancy(self.spec, (each for each in self.held if each not in less))
+        other = self.copy()
+        for each in less:
+            other.remove(each.name)
+        return other
 
     # Room for one more.
 
@@ -92,7 +134,7 @@ class Occupancy:
             return place.hbm is None and not kind.hbm
         if place.hbm % GRANULE or (kind.starts and place.hbm not in kind.starts):
             return False
-        return self._hole(place.hbm, kind.hbm)
+        return self._free.free(place.hbm, kind.hbm)
 
     def available(self, kind: MdevType) -> int:
         """How many slices of a type could be created now, one after the other."""
@@ -120,17 +162,12 @@ class Occupancy:
         if not kind.hbm:
             return []
         if not kind.starts:
-            return [at for at, count in self.holes() if count >= kind.hbm]
-        return [start for start in kind.starts if self._hole(start, kind.hbm)]
+            return [at for at, count in self._free if count >= kind.hbm]
+        return [start for start in kind.starts if self._free.free(start, kind.hbm)]
 
     def holes(self) -> list[tuple[int, int]]:
         """HBM that nobody has, as (offset, bytes), lowest first."""
-        taken = ((each.place.hbm, each.type.hbm) for each in self.held)
-        return holes(self.spec.hbm, [(at, size) for at, size in taken if at is not None])
-
-    def _hole(self, start: int, size: int) -> bool:
-        """Nobody has any of this HBM."""
-        return any(at <= start and start + size <= at + count for at, count in self.holes())
+        return list(self._free)
 
     def overlapping(self, start: int, size: int) -> list[Holding]:
         """Who has some of the HBM from ``start`` on."""
@@ -145,7 +182,7 @@ class Occupancy:
     def _limits(self, kind: MdevType) -> Iterator[Limit]:
         """Every resource that a slice of a type takes some of."""
         spec = self.spec
-        same = sum(each.type is kind for each in self.held)
+        same = self._types[kind]
         yield Limit(
             "instances",
             kind.instances - same,
@@ -163,15 +200,15 @@ class Occupancy:
             yield _pool(
                 "compute shares",
                 spec.compute_shares,
-                sum(each.type.compute for each in self.held),
+                self._all(lambda each: each.compute),
                 kind.compute,
                 lambda each: each.type.compute > 0,
             )
         if spec.queues is not None:
-            used = sum(each.type.queues for each in self.held)
+            used = self._all(lambda each: each.queues)
             yield _pool("queues", spec.queues, used, kind.queues, lambda each: True)
         if spec.pasids is not None and kind.pasid_bits is None:
-            used = sum(each.type.pasid_bits is None for each in self.held)
+            used = self._all(lambda each: each.pasid_bits is None)
             yield _pool("PASIDs", spec.pasids, used, 1, lambda each: each.type.pasid_bits is None)
         if kind.work_queues and spec.work_queues[kind.work_queues[0]].dedicated:
             yield Limit(
@@ -180,6 +217,10 @@ class Occupancy:
                 lambda: f"each of the work queues {', '.join(kind.work_queues)} is taken",
                 lambda each: each.place.work_queue in kind.work_queues,
             )
+
+    def _all(self, amount: Callable[[MdevType], int]) -> int:
+        """What all slices take, when ``amount`` is what one of a type does."""
+        return sum(count * amount(kind) for kind, count in self._types.items())
 
     def _hbm_room(self, kind: MdevType) -> int:
         if not kind.starts:
@@ -201,10 +242,9 @@ class Occupancy:
 
         Dedicated ones are free; of shared ones, those with the fewest slices come first.
         """
-        holders = [each.place.work_queue for each in self.held]
         if not kind.work_queues or not self.spec.work_queues[kind.work_queues[0]].dedicated:
-            return sorted(kind.work_queues, key=holders.count)
-        return [name for name in kind.work_queues if name not in holders]
+            return sorted(kind.work_queues, key=lambda name: self._on_queue[name])
+        return [name for name in kind.work_queues if not self._on_queue[name]]
 
     def _hbm_words(self, kind: MdevType) -> str:
         if not kind.starts:

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from mdevemu.accel.hbm import GRANULE, Hbm, holes
+from mdevemu.accel.hbm import GRANULE, Hbm
 from mdevemu.errors import RequestError
 from mdevemu.memory import Miss, PhysicalMemory
 from mdevemu.units import GIB, MIB, Hpa
@@ -41,12 +41,6 @@ def test_what_is_not_free_cannot_be_taken():
         with pytest.raises(AssertionError):
             made.create(offset * GRANULE, size * GRANULE)
     assert made.holes() == [(0, 2 * GRANULE), (4 * GRANULE, 4 * GRANULE)]
-
-
-def test_holes_are_found_whatever_the_order():
-    assert holes(10, [(6, 2), (0, 1), (1, 2)]) == [(3, 3), (8, 2)]
-    assert holes(10, []) == [(0, 10)]
-    assert holes(0, []) == []
 
 
 def test_lowest_hole_that_fits_is_taken():
