@@ -107,12 +107,19 @@ class _Former:
     name: str | None = None
     weight: int | None = None
     place: Place = Place()  # noqa: RUF009 (it is frozen)
+    limits: tuple[int, int] = (0, 0)
 
     @classmethod
     def of(cls, mdev: Mdev) -> "_Former":
         name = None if mdev.name == mdev.uuid else mdev.name
-        return cls(mdev.type.id, mdev.uuid, name, mdev.flow.weight, mdev.place)
+        limits = mdev.flow.limits
+        rates = limits.bandwidth.rate, limits.commands.rate
+        return cls(mdev.type.id, mdev.uuid, name, mdev.flow.weight, mdev.place, rates)
 
     def again(self, hands: Hands, place: Place) -> Mdev:
         """Make it, in a place of its own or another."""
-        return hands.create(self.type, self.uuid, self.name, self.weight, place)
+        mdev = hands.create(self.type, self.uuid, self.name, self.weight, place)
+        limits = mdev.flow.limits
+        for bucket, rate in zip((limits.bandwidth, limits.commands), self.limits, strict=True):
+            bucket.set(rate)
+        return mdev

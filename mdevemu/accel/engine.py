@@ -131,6 +131,7 @@ class Use:
         self._lane = lane
         self._aborted = False
         engine.begin(self)
+        lane.begun()
 
     def abort(self, engine: Engine) -> None:
         """Do no further piece: the engine has become something else."""

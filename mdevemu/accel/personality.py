@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from mdevemu.accel.accesses import Accesses
+from mdevemu.accel.admission import Admission
 from mdevemu.accel.engine import Engines
 from mdevemu.accel.hbm import Partition
 from mdevemu.accel.rest import Rest
@@ -76,6 +77,7 @@ class Slice:
         max_transfer: bytes that a command moves at most; None leaves it to the personality.
         engines: who executes its commands.
         flow: its place at the scheduler.
+        admissions: where each of its commands needs a place while it is under way.
         pasids: None unless the guest has PASIDs of its own.
     """
 
@@ -89,6 +91,7 @@ class Slice:
     trace: Trace
     pasids: Pasids | None = None
     max_transfer: int | None = None
+    admissions: Sequence[Admission] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

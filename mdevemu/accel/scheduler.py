@@ -19,6 +19,7 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import Protocol
 
+from mdevemu.accel.limits import Limits
 from mdevemu.alarms import Alarm, Alarms
 from mdevemu.errors import GuestFault
 from mdevemu.units import KIB
@@ -92,6 +93,10 @@ class Lane:
         self.meter, self.undo, self._parked, self._between = None, _cannot, False, True
         if work and self._rested is not None:
             self._rested()
+
+    def begun(self) -> None:
+        """A command of this lane begins on an engine: it counts against the flow's limits."""
+        self._flow.commands += 1
 
     # Coming to rest.
 
@@ -196,6 +201,8 @@ class Flow:
         weight: its share against the other flows.
         busy_ns: time spent on its work, in nanoseconds.
         work: what all of its pieces cost, in copy-bytes.
+        commands: how many it has begun on engines.
+        limits: what it may do in a second, however idle the others are.
         start: of its next piece, in virtual time.
         queued: the scheduler knows that it has work.
         pace: if it is set, tells how many nanoseconds to rest after a piece of a cost.
@@ -206,6 +213,8 @@ class Flow:
         self.weight = weight
         self.busy_ns = 0
         self.work = 0
+        self.commands = 0
+        self.limits = Limits()
         self.start = 0
         self.pace: Callable[[int], int] | None = None
         self.queued = False
@@ -232,7 +241,7 @@ class Flow:
             lane = self._lanes.popleft()
             if not lane.runnable:
                 continue
-            clock, meter_before = self._scheduler.clock, lane.meter
+            clock, meter_before, begun = self._scheduler.clock, lane.meter, self.commands
             start = clock()
             cost = lane.step()
             spent = clock() - start
@@ -241,7 +250,10 @@ class Flow:
                 meter.busy_ns += spent
             if lane.runnable and lane not in self._lanes:
                 self._lanes.append(lane)
-            if self.pace is not None and (rest := self.pace(cost)):
+            rest = self.limits.rest(cost, self.commands - begun, start)
+            if self.pace is not None:
+                rest = max(rest, self.pace(cost))
+            if rest:
                 self._rest = self.after(rest, self.resume)
             return cost
         return None

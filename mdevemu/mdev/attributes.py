@@ -21,14 +21,28 @@ class Attribute:
     write: Callable[[Parent, Mdev, str], None] | None = None
 
 
+def _whole(name: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) <= 18):
+        raise ConfigError(name, f"{shown(value)} is not a whole number")
+    return int(value)
+
+
 def _set_weight(parent: Parent, mdev: Mdev, value: str) -> None:
-    if not (value.isascii() and value.isdigit() and len(value) <= 9):
-        raise ConfigError("weight", f"{shown(value)} is not a whole number")
-    parent.set_weight(mdev, int(value))
+    parent.set_weight(mdev, _whole("weight", value))
+
+
+def _set_bandwidth(parent: Parent, mdev: Mdev, value: str) -> None:
+    parent.set_limit(mdev, "bandwidth", _whole("bandwidth_limit", value))
+
+
+def _set_commands(parent: Parent, mdev: Mdev, value: str) -> None:
+    parent.set_limit(mdev, "commands", _whole("command_limit", value))
 
 
 ATTRIBUTES: dict[str, Attribute] = {
+    "bandwidth_limit": Attribute(lambda mdev: str(mdev.flow.limits.bandwidth.rate), _set_bandwidth),
     "busy_ns": Attribute(lambda mdev: str(mdev.flow.busy_ns)),
+    "command_limit": Attribute(lambda mdev: str(mdev.flow.limits.commands.rate), _set_commands),
     "hbm_base": Attribute(lambda mdev: str(mdev.partition.offset if mdev.partition else 0)),
     "hbm_size": Attribute(lambda mdev: str(mdev.type.hbm)),
     "name": Attribute(lambda mdev: mdev.name),

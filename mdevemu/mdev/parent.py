@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mdevemu.accel import Personality, Slice
+from mdevemu.accel.admission import Admission
 from mdevemu.accel.engine import Engines, engine
 from mdevemu.accel.hbm import Hbm, Partition
+from mdevemu.accel.limits import MAX_RATE
 from mdevemu.accel.scheduler import Flow, Scheduler
 from mdevemu.errors import ConfigError, RequestError, shown, unknown
 from mdevemu.iommu import Iommu, Port
@@ -94,6 +96,8 @@ class Parent:
             frozenset((link.source, link.target) for link in spec.links),
         )
         self.scheduler = Scheduler(clock)
+        self._in_queue = {name: Admission(q.places) for name, q in spec.work_queues.items()}
+        self._in_group = {g.name: Admission(g.read_buffers) for g in spec.groups if g.read_buffers}
         self.types = {each.id: each for each in spec.types}
 
     def occupancy(self, attached: Container[str] = ()) -> Occupancy:
@@ -233,6 +237,7 @@ class Parent:
             queues=kind.queues,
             max_transfer=kind.max_transfer,
             engines=self._engines_of(kind, place),
+            admissions=self._admissions(place),
             flow=flow,
             trace=self.trace,
             pasids=self._guest_pasids(space, kind),
@@ -321,11 +326,30 @@ class Parent:
         _check_weight(weight)
         mdev.flow.weight = weight
 
+    def set_limit(self, mdev: Mdev, limit: str, rate: int) -> None:
+        """Change what a slice may do in a second: ``bandwidth`` or ``commands``; 0 for no limit.
+
+        Raises:
+            ConfigError: the rate is out of range.
+        """
+        if not 0 <= rate <= MAX_RATE:
+            raise ConfigError(limit, f"{rate} (accepted: 0 for no limit, to {MAX_RATE})")
+        limits = mdev.flow.limits
+        {"bandwidth": limits.bandwidth, "commands": limits.commands}[limit].set(rate)
+        mdev.flow.resume()
+
     def _weight(self, kind: MdevType, place: Place) -> int:
         """The share of the engines that a slice begins with."""
         if place.work_queue is None:
             return kind.weight
         return self.spec.work_queues[place.work_queue].priority
+
+    def _admissions(self, place: Place) -> list[Admission]:
+        """Where each command of a slice needs a place while it is under way."""
+        if place.work_queue is None:
+            return []
+        group = self._in_group.get(self.spec.work_queues[place.work_queue].group)
+        return [self._in_queue[place.work_queue], *([group] if group else [])]
 
     def _engines_of(self, kind: MdevType, place: Place) -> Engines:
         """The engines that a slice's commands run on."""

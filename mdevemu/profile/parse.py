@@ -60,8 +60,8 @@ TABLE_KEYS = {
     "hbm": frozenset({"name", "size", "engines"}),
     "link": frozenset({"from", "to"}),
     "chain": frozenset({"name", "engines"}),
-    "group": frozenset({"name", "engines"}),
-    "queue": frozenset({"name", "group", "mode", "size", "threshold", "priority"}),
+    "group": frozenset({"name", "engines", "read-buffers"}),
+    "queue": frozenset({"name", "label", "group", "mode", "size", "threshold", "priority"}),
     "type": frozenset(
         {
             "name",
@@ -135,7 +135,12 @@ def parse_file(file: File, given: Mapping[str, Any]) -> AcceleratorSpec:
     _distinct(tables["engine"], (engine.name for engine in engines))
     stacks = _stacks(table, tables["hbm"], tuple(names))
     groups = [
-        GroupSpec(each.name("name"), each.choices("engines", names)) for each in tables["group"]
+        GroupSpec(
+            each.name("name"),
+            each.choices("engines", names),
+            each.optional_number("read-buffers", 1, MAX_ENTRIES),
+        )
+        for each in tables["group"]
     ]
     _distinct(tables["group"], (group.name for group in groups))
     _in_one_group(tables["group"], groups)
@@ -263,6 +268,7 @@ def _work_queues(
                 size=size,
                 threshold=None if dedicated else table.number("threshold", 1, size, default=size),
                 priority=table.number("priority", 1, MAX_PRIORITY, default=1),
+                label=table.text("label", ""),
             )
         )
         if sum(queue.size for queue in queues) > most:

@@ -48,10 +48,15 @@ class ChainSpec:
 
 @dataclass(frozen=True, slots=True)
 class GroupSpec:
-    """Engines that serve the same work queues; an engine is in one group at most."""
+    """Engines that serve the same work queues; an engine is in one group at most.
+
+    Attributes:
+        read_buffers: how many commands of all its work queues may be under way; None for any.
+    """
 
     name: str
     engines: tuple[str, ...]
+    read_buffers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,7 @@ class WorkQueueSpec:
         threshold: entries that unprivileged submitters of a shared queue may fill; None for
             a dedicated one.
         priority: 1 to 15; the weight of a slice that has it.
+        label: the operator's own name for it.
     """
 
     name: str
@@ -72,6 +78,12 @@ class WorkQueueSpec:
     size: int
     threshold: int | None
     priority: int
+    label: str = ""
+
+    @property
+    def places(self) -> int:
+        """How many of its commands may be under way."""
+        return self.size if self.threshold is None else self.threshold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,8 @@ def read_type(table: Table, spec: AcceleratorSpec) -> MdevType:
         raise table.wrong("attach", f"the {found.personality} has no PASIDs to give to its guest")
     if found.interrupts is MessageKind.MSI and found.personality == "ioat":
         raise table.wrong("interrupts", "the ioat tells its channels apart by MSI-X vectors")
+    if work_queues and personality != "native":
+        raise table.wrong("work-queues", f"the {personality} does not wait for places in a queue")
     if spec.queues is not None and found.queues > spec.queues:
         raise table.wrong("queues", f"{found.queues} of the {spec.queues} of the accelerator")
     return found

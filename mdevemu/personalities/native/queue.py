@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mdevemu.accel import CompletionRing, Popped, Reach, Ring, Work
+from mdevemu.accel.admission import enter, leave
 from mdevemu.accel.operations import Command, Entry, Operation, Pieces, Status
 from mdevemu.accel.ring import INDEX_MASK
 from mdevemu.errors import CommandFault, DmaFault
@@ -212,27 +213,12 @@ class Queue:
             if self.completions.full and not (yield from self._room()):
                 self._show(QueueState.STALLED)
                 return
+            admissions = self._device.slice.admissions
+            yield from enter(admissions, self.lane)
             try:
-                popped = yield from self.ring.pop()
-            except DmaFault as fault:
-                raise self._dma(FaultCode.RING_READ, self.ring.head, fault) from None
-            self.lane.undo = partial(self._unbegun, popped)
-            pasid = named_pasid(popped.command, self._pasid)
-            self._device.commence(self.lane, popped.command.operation, pasid)
-            record = yield from self._execute(popped)
-            self.lane.commit()
-            try:
-                times = yield from self._device.conclude(
-                    self.lane, popped.command.operation, record.status
-                )
-            except CommandFault as fault:
-                times, record = 1, replace(record, status=fault.code)
-            try:
-                yield from self._complete(popped, record, times)
-            except DmaFault as fault:
-                if not popped.settled:
-                    popped.settle()
-                raise self._dma(FaultCode.COMPLETION_WRITE, popped.index, fault) from None
+                yield from self._next()
+            finally:
+                leave(admissions)
             self.lane.undo = _nothing
             yield self.lane.between(COMMAND_COST)
 
@@ -249,6 +235,30 @@ class Queue:
             return False
         memory.forget()
         return self._unbegun(popped)
+
+    def _next(self) -> Work:
+        """Take the next command and execute and complete it."""
+        try:
+            popped = yield from self.ring.pop()
+        except DmaFault as fault:
+            raise self._dma(FaultCode.RING_READ, self.ring.head, fault) from None
+        self.lane.undo = partial(self._unbegun, popped)
+        pasid = named_pasid(popped.command, self._pasid)
+        self._device.commence(self.lane, popped.command.operation, pasid)
+        record = yield from self._execute(popped)
+        self.lane.commit()
+        try:
+            times = yield from self._device.conclude(
+                self.lane, popped.command.operation, record.status
+            )
+        except CommandFault as fault:
+            times, record = 1, replace(record, status=fault.code)
+        try:
+            yield from self._complete(popped, record, times)
+        except DmaFault as fault:
+            if not popped.settled:
+                popped.settle()
+            raise self._dma(FaultCode.COMPLETION_WRITE, popped.index, fault) from None
 
     def _execute(self, popped: Popped[Descriptor]) -> Generator[int, None, Completion]:
         """Do one command; whatever becomes of it is in the record."""
