@@ -11,6 +11,7 @@ import click
 from rich.markup import escape
 
 from hostctl.cli import (
+    accel_config,
     bench,
     coverage,
     demo,
@@ -63,6 +64,7 @@ for command in (
     mdev.mdev,
     module.module,
     profile.profile,
+    accel_config.accel_config,
     layout.layout,
     topology.find,
     topology.topo,
