@@ -69,7 +69,7 @@ def run(pytester, monkeypatch, text, *options):
     monkeypatch.setenv("PYTHONPATH", str(PROJECT), prepend=os.pathsep)
     monkeypatch.setenv("XDG_CACHE_HOME", CACHE)
     pytester.makepyfile(text)
-    return pytester.runpytest_inprocess(*PLUGIN, *options)
+    return pytester.runpytest_subprocess(*PLUGIN, *options)
 
 
 def stories(done):
