@@ -34,6 +34,7 @@ KINDS: Mapping[str, str] = {
     "dma.unmap": "a VMM takes memory back",
     "dma.refused": "a VMM refused to give or take bytes of memory that it keeps",
     "iofd.closed": "a descriptor by which a VMM rang doorbells cannot be used any more",
+    "engine.reprogram": "an engine is to become something else",
     "mdev.created": "an mdev was created",
     "mdev.removed": "an mdev was removed",
     "mdev.not_started": "an mdev that is defined to start could not be created",

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -72,6 +73,12 @@ def emulator():
             serving.process.kill()
 
 
+def listening(path):
+    """Somebody listens there, which comes a moment after the file does (__SO_ACCEPTCON)."""
+    rows = [row.split() for row in Path("/proc/net/unix").read_text().splitlines()]
+    return any(row[3] == "00010000" and row[-1] == str(path) for row in rows)
+
+
 @contextmanager
 def recording(server, file, listen):
     process = subprocess.Popen(
@@ -85,7 +92,7 @@ def recording(server, file, listen):
         text=True,
     )
     try:
-        until(lambda: listen.exists() or process.poll() is not None)
+        until(lambda: listening(listen) or process.poll() is not None)
         yield process
     finally:
         process.kill()

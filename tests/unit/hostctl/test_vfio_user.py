@@ -1,5 +1,6 @@
 """``hostctl vfio-user`` against our server, and against servers that do what they like."""
 
+import gc
 import json
 import os
 import socket
@@ -272,9 +273,11 @@ def test_names_from_a_server_cannot_move_the_cursor(stranger, capsys):
 
 def test_no_descriptor_is_left_open(stranger, capsys):
     path = stranger(HOSTILE["reads too little"])
+    gc.collect()  # what earlier tests left is not ours
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         run(["vfio-user", "lspci", path])
         run(["vfio-user", "probe", path])
     capsys.readouterr()
-    assert len(os.listdir("/proc/self/fd")) == before
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before
