@@ -1,6 +1,6 @@
 """Hop 6 and 7 of a chain: stages that pass their data on in HBM, and are one command."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -79,7 +79,7 @@ class Chain:
             if use is None:
                 raise CommandFault(Status.UNLINKED, f"{entry.code.name} cannot be reached any more")
             memory = self._memory()
-            pages = self._supply(*operands(entry, command))
+            pages = self._supply(operands(entry, command))
             result = yield from use.run(_after(pages, entry.run(memory, command)))
             engine = use.engine
         return result
@@ -88,11 +88,9 @@ class Chain:
         self._memories.append(self._device.memory(self._port, self._lane))
         return self._memories[-1]
 
-    def _supply(self, *ranges: tuple[int, int, bool]) -> Generator[int, None, None]:
+    def _supply(self, ranges: Iterable[tuple[int, int, bool]]) -> Generator[int, None, None]:
         """Have pages of the guest's processes supplied."""
-        paging = self._device.paging
-        if self._port.process_id is not None and paging.on:
-            yield from paging.supply(self._lane, self._queue, self._port, ranges)
+        return self._device.paging.supply(self._lane, self._queue, self._port, ranges)
 
     def _read(self, descriptor: Descriptor) -> Generator[int, None, list[Descriptor]]:
         """The stages, read once.
@@ -114,7 +112,7 @@ class Chain:
                 raise HbmFault(at, length, self._device.hbm_size)
             at = Iova(HBM + at)
         else:
-            yield from self._supply((at, length, False))
+            yield from self._supply([(at, length, False)])
         data = yield from self._memory().read(at, length)
         return [unpack(Descriptor, data, start) for start in range(0, length, size)]
 

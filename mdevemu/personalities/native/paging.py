@@ -125,8 +125,11 @@ class Paging:
     ) -> Generator[int, None, None]:
         """Have every page of the ranges (address, bytes, for writing) supplied, if it can be.
 
-        A page that is not supplied is left to fault.
+        A page that is not supplied is left to fault.  Nothing is asked for where there are
+        no page requests, or the addresses are the function's own.
         """
+        if port.process_id is None or not self.on:
+            return
         for address, count, write in ranges:
             pages = range(address & -PAGE, address + count, PAGE)
             for done, page in enumerate(pages):

@@ -325,10 +325,8 @@ class Queue:
         port: Port,
     ) -> Pieces:
         """Have the pages that a command needs supplied, and do it; returns its result."""
-        paging = self._device.paging
-        if port.process_id is not None and paging.on:
-            wanted = operands(entry, command)
-            yield from paging.supply(self.lane, self.number, port, wanted)
+        wanted = operands(entry, command)
+        yield from self._device.paging.supply(self.lane, self.number, port, wanted)
         self.lane.undo = partial(self._undo, popped, entry, command, memory)
         return (yield from entry.run(memory, command))
 
