@@ -139,6 +139,8 @@ class OwnDevice:
 
         ``mode`` is a ``DirectoryMode``; ``base`` is a multiple of 4 KiB.
         """
+        if not mode and not self._tc.pdtv:
+            return  # there was none: nobody knows anything of it
         self._point(mode, base)
         self._host.submit(*self._context_changed())
 

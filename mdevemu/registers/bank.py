@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import chain
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast, overload
 
 from mdevemu.layout import Word, width_of
@@ -200,8 +201,7 @@ class Bank(Generic[M]):
     def reset(self) -> None:
         """Give every register its reset value; the words stay the same objects."""
         # Not a new map: that takes several times as long, and neighbours wait for it.
-        for words in self.regs._words.values():
-            restore(words)
+        restore(chain.from_iterable(self.regs._words.values()))
 
     def read(self, offset: int, length: int) -> bytes:
         """Guest read of ``length`` bytes."""

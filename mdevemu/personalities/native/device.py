@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
+from functools import cached_property, partial
 
 from mdevemu.accel import Identity, Interface, Personality
 from mdevemu.accel.operations import Operation, Status
@@ -95,10 +95,16 @@ class Native(Personality[NativeRegs]):
         self.queues: dict[int, Queue] = {}
         self.paging = Paging(self)
         self.lanes = [self.lane() for _ in range(self.queue_count)]
-        self._doorbells = Bank(DoorbellRegs, _Doorbells(self))
-        self._doorbells.missed = partial(self.accesses.missed, DOORBELLS_BAR)
+        self._doorbells.reset()
         self._introduce()
         self._use_directory(PasidMode.OFF, 0)
+
+    @cached_property
+    def _doorbells(self) -> Bank[DoorbellRegs]:
+        """What was written to doorbells; one bank for good, for neighbours wait for a reset."""
+        bank = Bank(DoorbellRegs, _Doorbells(self))
+        bank.missed = partial(self.accesses.missed, DOORBELLS_BAR)
+        return bank
 
     def _introduce(self) -> None:
         """Say in the registers what this slice has."""
