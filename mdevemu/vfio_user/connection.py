@@ -22,13 +22,16 @@ TURN = 8
 
 SLOW = frozenset(
     {
+        Command.VERSION,
+        Command.DMA_MAP,
+        Command.DMA_UNMAP,
         Command.DEVICE_RESET,
         Command.DEVICE_FEATURE,
         Command.MIG_DATA_READ,
         Command.MIG_DATA_WRITE,
     }
 )
-"""Each of these takes as long as many accesses, and ends a turn."""
+"""Each of these takes as long as many accesses, and has a turn to itself."""
 
 BACKLOG = 256 * KIB
 """Reply bytes that may wait for a client to read them; more, and it is not listened to."""
@@ -93,6 +96,7 @@ class Connection:
         self._held.close()
         if self._twin:
             self._twin.close()
+            self._twin = None
         self._trace.emit("session.close", session=self._name, reason=reason)
         self._closed()
 
@@ -134,29 +138,21 @@ class Connection:
         if self._session.state is State.WAITING:
             self._hold()
             return
-        if self._held:
-            self._catch_up()
-            return
-        transport, left = self._transport, TURN
-        while left > 0 and transport.queued <= BACKLOG:
+        transport, held, left = self._transport, self._held, TURN
+        while transport.queued <= BACKLOG:
             try:
-                message = transport.next()
+                message = held.next() if held else transport.next()
             except ProtocolError as wrong:
                 self._fail(str(wrong))
                 return
             if message is None:
                 self._watch(drained=True)
                 return
-            left -= _share(message)
-            if not self._one(message):
-                return
-        self._watch(drained=False)
-
-    def _catch_up(self) -> None:
-        """Answer messages that were held, one turn's worth at most."""
-        left = TURN
-        while left > 0 and self._transport.queued <= BACKLOG and (message := self._held.next()):
-            left -= _share(message)
+            share = _share(message)
+            if share > left and left < TURN:
+                held.put_back(message)  # for the next turn, which it may have whole
+                break
+            left -= share
             if not self._one(message):
                 return
         self._watch(drained=False)

@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Callable
+from typing import ClassVar, TypeAlias
 
 from mdevemu.errors import RequestError
 from mdevemu.layout import pack, sizeof, unpack
@@ -36,6 +37,9 @@ METHODS = {
 }
 """What can be done about each feature, beyond probing."""
 
+_Get: TypeAlias = Callable[["Features", bytes], tuple[int, Callable[[], bytes]]]
+_Set: TypeAlias = Callable[["Features", bytes], bytes]
+
 
 class Features:
     """The features of the device behind one session."""
@@ -44,15 +48,6 @@ class Features:
         """Without a ``mover`` the device has no state to move."""
         self._mover = mover
         self._logging = logging
-        self._get: dict[Feature, Callable[[bytes], tuple[int, Callable[[], bytes]]]] = {
-            Feature.MIGRATION: self._migration,
-            Feature.MIG_DEVICE_STATE: self._state,
-            Feature.DMA_LOGGING_REPORT: self._report,
-        }
-        self._set: dict[Feature, Callable[[bytes], bytes]] = {
-            Feature.DMA_LOGGING_START: self._start,
-            Feature.DMA_LOGGING_STOP: self._stop,
-        }
 
     def answer(self, message: Message, pending: Pending) -> None:
         """Do what a DEVICE_FEATURE says.
@@ -72,7 +67,7 @@ class Features:
             pending.reply = payload
             pending.settle()
         elif wanted == GET:
-            size, make = self._get[feature](data)
+            size, make = self._GET[feature](self, data)
             enough = FEATURE.size + size <= room
             data = make() if enough else b""
             pending.reply = FEATURE.pack(FEATURE.size + size, flags) + data
@@ -83,7 +78,7 @@ class Features:
             self._move(data, pending)
         else:
             self._fits(room, payload)
-            pending.reply = payload[: FEATURE.size] + self._set[feature](data)
+            pending.reply = payload[: FEATURE.size] + self._SET[feature](self, data)
             pending.settle()
 
     def _check(self, flags: int, room: int) -> tuple[Feature, int]:
@@ -190,3 +185,13 @@ class Features:
         where = asked.iova, asked.length, asked.page_size
         size = self._logging.check_report("DMA_LOGGING_REPORT", *where)
         return head + size, lambda: data[:head] + self._logging.report(*where)
+
+    _GET: ClassVar[dict[Feature, _Get]] = {
+        Feature.MIGRATION: _migration,
+        Feature.MIG_DEVICE_STATE: _state,
+        Feature.DMA_LOGGING_REPORT: _report,
+    }
+    _SET: ClassVar[dict[Feature, _Set]] = {
+        Feature.DMA_LOGGING_START: _start,
+        Feature.DMA_LOGGING_STOP: _stop,
+    }

@@ -29,19 +29,26 @@ class Held:
     def add(self, message: Message) -> None:
         """Keep a message."""
         self._messages.append(message)
-        self._bytes += wire.HEADER_SIZE + len(message.payload)
-        self._fds += len(message.fds)
+        self._count(message, 1)
+
+    def put_back(self, message: Message) -> None:
+        """Keep a message that is older than all others."""
+        self._messages.appendleft(message)
+        self._count(message, 1)
 
     def next(self) -> Message | None:
         """The oldest message, which is the caller's; None if there is none."""
         if not self._messages:
             return None
         message = self._messages.popleft()
-        self._bytes -= wire.HEADER_SIZE + len(message.payload)
-        self._fds -= len(message.fds)
+        self._count(message, -1)
         return message
 
     def close(self) -> None:
         """Nobody will answer these."""
         while message := self.next():
             message.close()
+
+    def _count(self, message: Message, sign: int) -> None:
+        self._bytes += sign * (wire.HEADER_SIZE + len(message.payload))
+        self._fds += sign * len(message.fds)

@@ -64,6 +64,7 @@ class IoFds:
         close_all(self._events.values())
         self._events.clear()
         self._hang_up()
+        self.attach(None)
 
     def listen(self, *, wanted: bool) -> None:
         """Take accesses, or let them wait: the device is not to be touched."""

@@ -38,6 +38,7 @@ class Irqs:
         for key in list(self._unmasks):
             self._drop(*key)
         self._function.disconnect()
+        self._carrier = None
 
     def set(self, message: Message) -> Reply:
         """Answer a DEVICE_SET_IRQS.

@@ -46,7 +46,7 @@ class Memory:
             self.asked.close()
         self._lent.clear()
         self._windows.clear()
-        self._windows.attach(None)
+        self.attach(None)
 
     def forget(self, iova: int = 0, size: int = 1 << 64) -> None:
         """What is asked of these bytes and not answered yet will not be answered."""

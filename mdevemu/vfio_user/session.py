@@ -196,6 +196,12 @@ class Session:
             self._mover.end_stream()
         self._memory.close()
         self._irqs.close()
+        # Tables of its own methods, and its carrier, which has it: such cycles would be left
+        # to Python's collector, for which all clients wait.
+        self._known.clear()
+        self._slow.clear()
+        self._handlers.clear()
+        self.carrier = None
 
     # Replies that take time
 

@@ -1,5 +1,6 @@
 """The socket's life: who may connect, what a hostile or slow client can do, and to whom."""
 
+import gc
 import os
 import socket
 import stat
@@ -454,11 +455,68 @@ def test_device_that_goes_away_inside_a_request_is_no_error(tmp_path):
     with Raw(server.path) as raw:
         accept()
         [client] = set(hand.wants) - {listener}
-        raw.send(hello() + frame(1, 13) + frame(2, READ, access(0, 0, 4)))
+        raw.send(hello())
         hand.wants[client][0]()
         assert raw.reply()[0] == 0
+        raw.send(frame(1, 13) + frame(2, READ, access(0, 0, 4)))
+        hand.wants[client][0]()
         assert raw.reply() is None
     assert device.log == [("disconnect",)]
+    device.close()
+
+
+def test_slow_request_has_a_turn_to_itself(tmp_path):
+    hand, device = Hand(), Device()
+    server = Server(tmp_path / "a.sock", device, Space(), hand, Trace(time.monotonic_ns), "a")
+    [(listener, (accept, _))] = hand.wants.items()
+
+    def turn():
+        ready = [wants[0] for fileno, wants in hand.wants.items() if fileno != listener]
+        next(filter(None, ready))()
+        return len(device.log)
+
+    with Raw(server.path) as raw:
+        accept()
+        raw.send(hello())
+        turn()
+        write = frame(1, WRITE, access(0, 0, 4, bytes(4)))
+        raw.send(write + frame(2, 13) + write + write)
+        assert [turn(), turn(), turn()] == [1, 2, 4]
+        assert [raw.reply()[1:3] for _ in range(5)][1:] == [(WRITE, OK), (13, OK)] + [
+            (WRITE, OK)
+        ] * 2
+    server.close()
+    device.close()
+
+
+def test_session_leaves_nothing_for_pythons_collector(tmp_path):
+    hand, device = Hand(), Device()
+    server = Server(tmp_path / "a.sock", device, Space(), hand, Trace(time.monotonic_ns), "a")
+    [(listener, (accept, _))] = hand.wants.items()
+
+    def turn():
+        for fileno, (readable, _) in list(hand.wants.items()):
+            if fileno != listener:
+                readable()
+
+    def conversation():
+        with Raw(server.path) as raw:
+            accept()
+            for message in (hello(), frame(1, 13), frame(2, 99), frame(3, READ, access(0, 0, 4))):
+                raw.send(message)
+                turn()
+                assert raw.reply()
+        turn()
+
+    conversation()  # after which all that is made once is there
+    gc.collect()
+    gc.disable()
+    try:
+        conversation()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+    server.close()
     device.close()
 
 
