@@ -13,6 +13,7 @@ import click
 from mdevemu.describe import FORMATS
 from mdevemu.emulator import CONTROL_SOCKET, Emulator
 from mdevemu.errors import ConfigError
+from mdevemu.garbage import Residents
 from mdevemu.iommu import bench, verify
 from mdevemu.personalities import registry
 from mdevemu.profile import load, locate
@@ -58,6 +59,7 @@ def serve(
     _allow_descriptors()
     ready = json.dumps({"ready": True, "control": str(runtime / CONTROL_SOCKET)})
     emulator = Emulator(load(locate(profile)), runtime, root=root, state=state)
+    Residents(emulator.trace, len(emulator.parent.mdevs))
     lost = emulator.serve(lambda: print(ready, flush=True))
     for line in lost:
         click.echo(f"mdevemu: {line}", err=True)

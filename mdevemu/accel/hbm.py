@@ -115,4 +115,5 @@ def _fresh_file(size: int) -> Fd:
 
 
 def _refused(size: int, error: OSError) -> RequestError:
-    return RequestError(error.errno or errno.ENOMEM, f"no file of {size} bytes for HBM")
+    number = error.errno or errno.ENOMEM
+    return RequestError(number, f"no file of {size} bytes for HBM: {os.strerror(number)}")

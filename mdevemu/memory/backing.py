@@ -131,7 +131,8 @@ class MappedFile(_Mapped):
             memory = mmap.mmap(file.fileno(), size, flags=mmap.MAP_SHARED, prot=access)
         except (OSError, OverflowError, ValueError) as error:
             number = getattr(error, "errno", None) or errno.ENOMEM
-            raise RequestError(number, f"{size} bytes of the file cannot be mapped") from error
+            why = os.strerror(number)
+            raise RequestError(number, f"{size} bytes of a file cannot be mapped: {why}") from error
         super().__init__(memory, size, writable=writable)
 
     def discard(self) -> None:
