@@ -130,12 +130,15 @@ class Use:
         self.engine = engine
         self._lane = lane
         self._aborted = False
+        self._pieces: Pieces | None = None
         engine.begin(self)
         lane.begun()
 
     def abort(self, engine: Engine) -> None:
         """Do no further piece: the engine has become something else."""
+        assert self._pieces is not None, "it runs"
         self._aborted = True
+        self._pieces.close()
         engine.end(self)
         self._lane.wake()
 
@@ -146,17 +149,14 @@ class Use:
             CommandFault: ABORTED; pieces that were done stay done.
             GuestFault: what a piece raises.
         """
+        self._lane.meter = self.engine
+        self._pieces = pieces
         try:
-            while not self._aborted:
-                self._lane.meter = self.engine
-                try:
-                    cost = next(pieces)
-                except StopIteration as end:
-                    return int(end.value)
-                yield cost
-            raise CommandFault(Status.ABORTED, f"{self.engine.name} was reprogrammed")
+            result = yield from pieces
+            if self._aborted:
+                raise CommandFault(Status.ABORTED, f"{self.engine.name} was reprogrammed")
+            return result
         finally:
-            pieces.close()
             self.engine.end(self)
 
 
@@ -178,9 +178,8 @@ class Engines:
         return sum(engine.version for engine in self.all)
 
     def able(self, operation: Operation) -> list[Engine]:
-        """Engines that can do it, those that have begun fewest commands first."""
-        able = (engine for engine in self.all if operation in engine.operations)
-        return sorted(able, key=lambda engine: engine.commands)
+        """Engines that can do it."""
+        return [engine for engine in self.all if operation in engine.operations]
 
     def unlinked(self, stages: Sequence[Operation]) -> int | None:
         """The stage that no engine does, or that none before it can pass data on to.
@@ -213,6 +212,7 @@ class Engines:
     ) -> Generator[int, None, Use | None]:
         """The engine for a lane's next command of this kind; None if no engine does it.
 
+        Of those that can be taken, it is the one that has begun the fewest commands.
         Part of the lane's work: it waits if all that do it are about to change.  Stages of a
         chain name the engine ``after`` which they come, and what is to be done ``then``.
 
@@ -220,9 +220,9 @@ class Engines:
             CommandFault: REJECTED; all are, and what comes is to be refused.
         """
         while able := self._able(operation, after, then):
-            ready = next((engine for engine in able if engine.program is None), None)
-            if ready is not None:
-                return Use(lane, ready)
+            ready = [engine for engine in able if engine.program is None]
+            if ready:
+                return Use(lane, min(ready, key=_begun))
             yield from self._wait(able, lane)
         return None
 
@@ -240,6 +240,10 @@ class Engines:
         finally:
             for engine in patient:
                 engine.leave(lane)
+
+
+def _begun(engine: Engine) -> int:
+    return engine.commands
 
 
 def coded(names: Iterable[str]) -> frozenset[Operation]:

@@ -40,7 +40,7 @@ class Struct:
     _codec: ClassVar[struct.Struct]
     _kinds: ClassVar[dict[str, type[Any]]]
     _codes: ClassVar[dict[str, str]]
-    _decoders: ClassVar[tuple[Callable[[Any], Any], ...]]
+    _decoders: ClassVar[tuple[tuple[int, Callable[[Any], Any]], ...]]
 
     def __init_subclass__(cls) -> None:
         dataclass(frozen=True)(cls)
@@ -48,7 +48,12 @@ class Struct:
         placed = {field.name: get_args(hints[field.name]) for field in fields(cls)}  # type: ignore[arg-type]
         cls._kinds = {name: kind for name, (kind, _) in placed.items()}
         cls._codes = {name: scalar.code for name, (_, scalar) in placed.items()}
-        cls._decoders = tuple(map(_decoder, cls._kinds.values()))
+        # Of what is not as the struct module gives it: where it is, and what makes it.
+        cls._decoders = tuple(
+            (at, _decoder(kind))
+            for at, kind in enumerate(cls._kinds.values())
+            if kind not in (int, bytes)
+        )
         cls._codec = struct.Struct("<" + "".join(cls._codes.values()))
 
 
@@ -104,10 +109,13 @@ def unpack(kind: type[S], data: bytes | bytearray | memoryview, offset: int = 0)
     """
     if len(data) - offset < sizeof(kind):
         raise ValueError(f"{kind.__name__} is {sizeof(kind)} bytes, got {len(data) - offset}")
-    raw = kind._codec.unpack_from(data, offset)
-    return kind(*(to(value) for to, value in zip(kind._decoders, raw, strict=True)))
+    members = list(kind._codec.unpack_from(data, offset))
+    for at, to in kind._decoders:
+        members[at] = to(members[at])
+    return kind(*members)
 
 
 def pack(value: Struct) -> bytes:
     """Encode to exactly ``sizeof(type(value))`` bytes."""
-    return value._codec.pack(*(getattr(value, name) for name in value._kinds))
+    # Members are what was set, in their order, and nothing else is.
+    return value._codec.pack(*vars(value).values())

@@ -9,6 +9,10 @@ from mdevemu.units import Iova
 
 MAX_TRANSFER = 1 << LOG2_MAX_TRANSFER
 KNOWN_FLAGS = sum(Flag)
+# Plain numbers: an operator of enum's takes as long as reading memory does.
+_SOURCE_HBM, _DESTINATION_HBM, _OPERAND_HBM = map(
+    int, (Flag.SOURCE_HBM, Flag.DESTINATION_HBM, Flag.OPERAND_HBM)
+)
 
 HBM = Iova(1 << 65)
 """Operands in HBM start here: beyond every address that a descriptor can name, or run up to."""
@@ -38,13 +42,8 @@ def decode(descriptor: Descriptor, hbm_size: int) -> tuple[Entry, Command]:
     entry = BY_CODE.get(descriptor.operation)
     if entry is None:
         raise CommandFault(Status.UNKNOWN_OPERATION, f"operation {descriptor.operation}")
-    reserved = (
-        descriptor.reserved0,
-        descriptor.reserved2,
-        descriptor.reserved3,
-        descriptor.flags & ~KNOWN_FLAGS,
-    )
-    if any(reserved):
+    reserved = descriptor.reserved0, descriptor.reserved2, descriptor.reserved3
+    if any(reserved) or descriptor.flags & ~KNOWN_FLAGS:
         raise CommandFault(Status.INVALID_FIELD, f"reserved bits set in {descriptor}")
     length = descriptor.length
     if length > MAX_TRANSFER:
@@ -52,7 +51,7 @@ def decode(descriptor: Descriptor, hbm_size: int) -> tuple[Entry, Command]:
 
     capacity = descriptor.capacity
 
-    def place(address: int, kind: Extent, in_hbm: Flag) -> Iova:
+    def place(address: int, kind: Extent, in_hbm: int) -> Iova:
         if kind is Extent.NONE or not descriptor.flags & in_hbm:
             return Iova(address)
         count = extent(kind, length, capacity)
@@ -61,10 +60,10 @@ def decode(descriptor: Descriptor, hbm_size: int) -> tuple[Entry, Command]:
         return Iova(HBM + address)
 
     return entry, Command(
-        source=place(descriptor.source, entry.source, Flag.SOURCE_HBM),
-        destination=place(descriptor.destination, entry.destination, Flag.DESTINATION_HBM),
+        source=place(descriptor.source, entry.source, _SOURCE_HBM),
+        destination=place(descriptor.destination, entry.destination, _DESTINATION_HBM),
         length=length,
-        operand=place(descriptor.operand, entry.operand, Flag.OPERAND_HBM),
+        operand=place(descriptor.operand, entry.operand, _OPERAND_HBM),
         capacity=capacity,
     )
 

@@ -9,7 +9,7 @@ from mdevemu.accel.scheduler import Lane
 from mdevemu.errors import Elsewhere
 from mdevemu.iommu.port import Port
 from mdevemu.personalities.native.decode import HBM
-from mdevemu.units import Iova
+from mdevemu.units import PAGE, Iova
 
 
 @dataclass(slots=True)
@@ -107,14 +107,15 @@ class CountedMemory:
     def _move(self, source: Iova, destination: Iova, length: int) -> None:
         """Copy between places that are both at hand."""
         (here, start), (there, end) = self._place(source), self._place(destination)
-        ours = here.views(start, length, write=False)
-        theirs = there.views(end, length, write=True)
-        first, second = ours[0], theirs[0]
-        direct = len(ours) == len(theirs) == 1
-        if direct and isinstance(first, memoryview) and isinstance(second, memoryview):
-            second[:] = first
-        else:
-            there.write(end, here.read(start, length))
+        if length > PAGE:
+            ours = here.views(start, length, write=False)
+            theirs = there.views(end, length, write=True)
+            first, second = ours[0], theirs[0]
+            direct = len(ours) == len(theirs) == 1
+            if direct and isinstance(first, memoryview) and isinstance(second, memoryview):
+                second[:] = first
+                return
+        there.write(end, here.read(start, length))
 
     def _place(self, iova: Iova) -> tuple[Port, Iova]:
         """By which port an operand is reached, and at which address of it."""

@@ -214,7 +214,8 @@ class Queue:
                 self._show(QueueState.STALLED)
                 return
             admissions = self._device.slice.admissions
-            yield from enter(admissions, self.lane)
+            if admissions:
+                yield from enter(admissions, self.lane)
             try:
                 yield from self._next()
             finally:
