@@ -14,7 +14,9 @@ from mdevemu.units import MIB
 LENGTHS = {"large": MIB, "tiny": 64}
 """Bytes of each copy of a tenant of a kind."""
 
-_LOG2_ENTRIES = 6
+_LOG2_ENTRIES = {"large": 6, "tiny": 8}
+"""Of rings that last for some milliseconds, so that a tenant that has to wait for its core, or
+for its neighbours to be fed, still wants everything."""
 _REFILL = 16  # descriptors: a full ring is not looked at for each
 _SECONDS = 60.0
 
@@ -54,7 +56,7 @@ class Tenant:
         self.mdev = mdev
         self._access = SocketAccess(socket)
         device = Device(self._access)
-        self._queue = Queue(device, 0, log2_entries=_LOG2_ENTRIES, event_index=True)
+        self._queue = Queue(device, 0, log2_entries=_LOG2_ENTRIES[wanted.kind], event_index=True)
         length = LENGTHS[wanted.kind]
         source, target = self._access.allocate(length), self._access.allocate(length)
         operation = native.Operation.COPY
