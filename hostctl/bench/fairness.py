@@ -60,8 +60,8 @@ class Share:
 
     @property
     def off(self) -> float:
-        """How far its work is from its due, as a part of that."""
-        return abs(self.work / self.due - 1)
+        """How far its time is from its due, as a part of that."""
+        return abs(self.time / self.due - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Fairness:
     """All that was measured.
 
     Attributes:
-        jain: Jain's index of work over weight.
+        jain: Jain's index of time over weight.
     """
 
     shares: Sequence[Share]
@@ -126,7 +126,7 @@ def measure(wanted: Sequence[Wanted], rounds: int, seconds: float) -> Fairness:
         tenants = [held.enter_context(_tenant(control, each)) for each in wanted]
         shares = _shares(control, tenants, seconds)
         waits = [wait for tenant in tenants for wait in _waits(tenant, tenants, rounds)]
-    return Fairness(shares, jain([share.work / share.weight for share in shares]), waits)
+    return Fairness(shares, jain([share.time / share.weight for share in shares]), waits)
 
 
 @contextlib.contextmanager

@@ -129,11 +129,11 @@ def fairness(tenants: tuple[Wanted, ...], seconds: float, rounds: int, as_json: 
 
 
 def _show_fairness(output: Output, found: Fairness) -> None:
-    columns = ("tenant", "due %", "work %", "off %", "engine time %")
+    columns = ("tenant", "due %", "engine time %", "off %", "work %")
     shares = [
         (
             each.tenant,
-            *(f"{100 * part:.1f}" for part in (each.due, each.work, each.off, each.time)),
+            *(f"{100 * part:.1f}" for part in (each.due, each.time, each.off, each.work)),
         )
         for each in found.shares
     ]

@@ -1,11 +1,12 @@
 """Who works next: start-time fair queueing over mdevs, then round robin over the queues of each.
 
-A command is a generator that yields after each bounded piece of work what the
-piece cost, in copy-bytes: the bytes a plain copy moves in the same time.  So
-turns depend on nothing but the commands, and the same inputs give the same order.
+A command is a generator that yields after each bounded piece of work what the piece
+is reckoned to cost, in copy-bytes: the bytes a plain copy moves in the same time.  That
+is what is counted and limited.  Turns are for the time that the piece did take, in
+nanoseconds of the clock, so shares of that are right whatever the reckoning is worth.
 
 Each piece has a start on a clock of its own, virtual time: that of the flow's piece
-before plus what that cost over the flow's weight, or now if the flow had no work
+before plus the time that took over the flow's weight, or now if the flow had no work
 meanwhile.  The piece with the lowest start is next, and its start is what "now" means.
 So a flow that wakes up waits for one piece, however heavy the others are, and one
 that slept saves up nothing.
@@ -30,8 +31,16 @@ Work = Generator[int, None, None]
 PIECE = 64 * KIB
 """Cost that one piece should not exceed, in copy-bytes: about 100 us."""
 
+LONGEST_NS = 10**6
+"""The most that a piece counts for, ten times what it should take: while it takes longer, the
+machine does something else, which is no flow's doing."""
+
+FASTEST = 32
+"""Copy-bytes that no machine does in less than a nanosecond: a piece counts for no less, also
+where the clock stands still.  So with such a clock turns depend on nothing but the commands."""
+
 _UNIT = 1 << 20
-"""Virtual time of one copy-byte at weight 1: large, so that division by a weight loses nothing."""
+"""Virtual time of a nanosecond at weight 1: large, so that division by a weight loses nothing."""
 
 
 class Meter(Protocol):
@@ -236,7 +245,7 @@ class Flow:
             self._scheduler.ready(self)
 
     def step(self) -> int | None:
-        """Do one piece of the next lane: its cost in copy-bytes, or None when nothing is left."""
+        """Do one piece of the next lane: the nanoseconds it counts for; None if there is none."""
         while self.waiting:
             lane = self._lanes.popleft()
             if not lane.runnable:
@@ -244,8 +253,9 @@ class Flow:
             clock, meter_before, begun = self._scheduler.clock, lane.meter, self.commands
             start = clock()
             cost = lane.step()
-            spent = clock() - start
+            spent = max(cost // FASTEST, min(clock() - start, LONGEST_NS))
             self.busy_ns += spent
+            self.work += cost
             if meter := lane.meter or meter_before:
                 meter.busy_ns += spent
             if lane.runnable and lane not in self._lanes:
@@ -255,7 +265,7 @@ class Flow:
                 rest = max(rest, self.pace(cost))
             if rest:
                 self._rest = self.after(rest, self.resume)
-            return cost
+            return spent
         return None
 
     @property
@@ -327,13 +337,12 @@ class Scheduler:
         while self._ready:
             flow = heapq.heappop(self._ready)[-1]
             self._now = flow.start
-            cost = flow.step()
+            spent = flow.step()
             # Not before the piece is paid for, whoever had more work for the flow meanwhile.
             flow.queued = False
-            if cost is None:
+            if spent is None:
                 continue
-            flow.work += cost
-            flow.start += cost * _UNIT // flow.weight
+            flow.start += spent * _UNIT // flow.weight
             if flow.waiting:
                 self._queue(flow, 1)
             return True

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdevemu.accel.scheduler import PIECE, Scheduler
+from mdevemu.accel.scheduler import LONGEST_NS, PIECE, Scheduler
 from mdevemu.errors import CommandFault
 from mdevemu.units import KIB
 
@@ -46,6 +46,59 @@ def test_unequal_pieces_are_shared_by_cost():
         work.step()
     counts = Counter(done)
     assert counts["small"] / counts["large"] == pytest.approx(16, rel=0.05)
+
+
+class Watch:
+    """A clock that work moves on."""
+
+    def __init__(self):
+        self.now = 0
+
+    def __call__(self):
+        return self.now
+
+    def takes(self, done, who, *costs):
+        """Pieces for ever, each as (cost in copy-bytes, nanoseconds)."""
+        for cost, nanoseconds in itertools.cycle(costs):
+            self.now += nanoseconds
+            done[who] += nanoseconds
+            yield cost
+
+
+def test_turns_are_for_the_time_that_pieces_take_whatever_they_were_reckoned_to():
+    clock, done = Watch(), Counter()
+    work = Scheduler(clock)
+    work.flow(1).lane(pytest.fail).submit(clock.takes(done, "as reckoned", (PIECE, 10_000)))
+    work.flow(1).lane(pytest.fail).submit(clock.takes(done, "slower", (PIECE, 30_000)))
+    work.flow(2).lane(pytest.fail).submit(clock.takes(done, "wild", (KIB, 90_000), (PIECE, 9_000)))
+    for _ in range(2000):
+        work.step()
+    assert done["slower"] == pytest.approx(done["as reckoned"], rel=0.02)
+    assert done["wild"] == pytest.approx(2 * done["slower"], rel=0.02)
+
+
+def test_machine_that_stands_still_costs_a_flow_one_long_piece_at_most():
+    clock, done = Watch(), Counter()
+    work = Scheduler(clock)
+    hit, other = work.flow(1), work.flow(1)
+    hit.lane(pytest.fail).submit(clock.takes(done, "hit", (PIECE, 10**10)))
+    work.step()
+    other.lane(pytest.fail).submit(clock.takes(done, "other", (PIECE, 10_000)))
+    done.clear()
+    while not done["hit"]:
+        work.step()
+    assert done["other"] == pytest.approx(LONGEST_NS, rel=0.02)
+    assert hit.busy_ns == 2 * LONGEST_NS
+
+
+def test_clock_that_stands_still_leaves_turns_to_the_costs():
+    clock, done = Watch(), []
+    work = Scheduler(clock)
+    work.flow(1).lane(pytest.fail).submit(busy(done, "large", PIECE))
+    work.flow(1).lane(pytest.fail).submit(busy(done, "small", PIECE // 4))
+    for _ in range(500):
+        work.step()
+    assert done.count("small") == pytest.approx(4 * done.count("large"), rel=0.02)
 
 
 def test_idle_flow_saves_up_nothing():
