@@ -46,6 +46,25 @@ def of_process(pasid: int) -> int:
     return bits(1, native.QUEUE_PASID_USER) | pasid
 
 
+def pack(command: Command) -> bytes:
+    """The descriptor that says it."""
+    first, second, third = command.reserved
+    return native.DESCRIPTOR.pack(
+        command.operation,
+        command.flags,
+        first,
+        command.length,
+        command.source,
+        command.destination,
+        command.operand,
+        command.capacity,
+        command.pasid,
+        command.cookie,
+        second,
+        third,
+    )
+
+
 class Completion(NamedTuple):
     """How a command ended.
 
@@ -197,23 +216,8 @@ class Queue:
         """
         assert fetched or self.outstanding < self.entries, "the descriptor ring is full"
         index = self._tail
-        first, second, third = command.reserved
-        native.DESCRIPTOR.pack_into(
-            self._view,
-            index % self.entries * native.DESCRIPTOR.size,
-            command.operation,
-            command.flags,
-            first,
-            command.length,
-            command.source,
-            command.destination,
-            command.operand,
-            command.capacity,
-            command.pasid,
-            command.cookie,
-            second,
-            third,
-        )
+        at = index % self.entries * native.DESCRIPTOR.size
+        self._view[at : at + native.DESCRIPTOR.size] = pack(command)
         self._tail = (index + 1) % _MODULO
         self.submitted += 1
         return index

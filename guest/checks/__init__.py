@@ -11,7 +11,7 @@ from guest.bench import Bench, Run
 from guest.errors import UnknownCommand
 from guest.protocol import Message
 
-CHECKS = ("identity", "operations", "trespass", "plant", "hunt", "load", "pasids")
+CHECKS = ("identity", "operations", "chains", "trespass", "plant", "hunt", "load", "pasids")
 
 
 def run_check(

@@ -14,7 +14,7 @@ from guest.access import PAGE
 from guest.bench import status_name
 from guest.checks import aes_gcm
 from guest.checks.crc32c import crc32c
-from guest.checks.places import Place, offset_for
+from guest.checks.places import Output, Place, offset_for
 from guest.native import Operation, Status
 from guest.queue import Command, Completion, Queue
 
@@ -47,7 +47,7 @@ class Trial(NamedTuple):
         part.view[:] = data
         return part
 
-    def take(self, length: int) -> "Output":
+    def take(self, length: int) -> Output:
         """A place for ``length`` bytes of output."""
         return Output(self.destination, offset_for(length, self.number + 1), length)
 
@@ -69,27 +69,6 @@ class Trial(NamedTuple):
             parts.append(part)
             left -= len(part)
         return b"".join(parts)[: self.length]
-
-
-class Output:
-    """A guarded stretch that an operation writes."""
-
-    def __init__(self, place: Place, offset: int, length: int) -> None:
-        """The guards are set here."""
-        place.guard(offset, length)
-        self.place = place.part(offset, length)
-        self._whole = place
-        self._offset = offset
-        self._length = length
-
-    def differs(self, expected: bytes, written: int | None = None) -> str | None:
-        """What is wrong if ``expected`` should be here, of ``written`` bytes room (all of it)."""
-        if self.place.view[: len(expected)] != expected:
-            at = next(i for i, byte in enumerate(expected) if self.place.view[i] != byte)
-            return f"output differs from byte {at}: {self.place.view[at]:#x}, not {expected[at]:#x}"
-        if not self._whole.untouched(self._offset, self._length if written is None else written):
-            return "bytes around the output changed"
-        return None
 
 
 def _run(queue: Queue, trial: Trial, command: Command) -> Completion:

@@ -42,7 +42,7 @@ def make_mistakes(bench: Bench) -> list[Message]:
             if mistake.command.operation in (*bench.device.operations, _UNKNOWN):
                 found.append(_make(queue, mistake))
         works = queue.run(Command(Operation.NOP)).status
-        found.append(_verdict("none, after all of these", Status.SUCCESS, works))
+        found.append(verdict("none, after all of these", Status.SUCCESS, works))
     return found + _misuse_registers(bench)
 
 
@@ -151,7 +151,7 @@ def _mistakes(bench: Bench, start: int, end: int, bad: int, fine: int) -> list[_
 
 def _make(queue: Queue, mistake: _Mistake) -> Message:
     completion = queue.run(mistake.command)
-    facts = _verdict(mistake.name, mistake.status, completion.status)
+    facts = verdict(mistake.name, mistake.status, completion.status)
     facts["address"] = completion.address
     facts["cause"] = completion.cause
     if mistake.address is not None:
@@ -162,7 +162,8 @@ def _make(queue: Queue, mistake: _Mistake) -> Message:
     return facts
 
 
-def _verdict(name: str, expected: int, status: int) -> Message:
+def verdict(name: str, expected: int, status: int) -> Message:
+    """What a mistake had to end with, and what it did end with."""
     return {
         "mistake": name,
         "expected": status_name(expected),

@@ -55,6 +55,34 @@ class Place(NamedTuple):
         return self.view[offset - GUARD : offset] == edge and after == edge
 
 
+class Output:
+    """A guarded stretch that an operation writes."""
+
+    def __init__(self, place: Place, offset: int, length: int) -> None:
+        """The guards are set here."""
+        place.guard(offset, length)
+        self.place = place.part(offset, length)
+        self._whole = place
+        self._offset = offset
+        self._length = length
+
+    @property
+    def untouched(self) -> bool:
+        """Nothing was written, here or around."""
+        return self._whole.untouched(self._offset, 0) and not self.place.view.tobytes().strip(
+            bytes([_GUARD_BYTE])
+        )
+
+    def differs(self, expected: bytes, written: int | None = None) -> str | None:
+        """What is wrong if ``expected`` should be here, of ``written`` bytes room (all of it)."""
+        if self.place.view[: len(expected)] != expected:
+            at = next(i for i, byte in enumerate(expected) if self.place.view[i] != byte)
+            return f"output differs from byte {at}: {self.place.view[at]:#x}, not {expected[at]:#x}"
+        if not self._whole.untouched(self._offset, self._length if written is None else written):
+            return "bytes around the output changed"
+        return None
+
+
 def in_memory(buffer: Buffer) -> Place:
     """All of a buffer."""
     return Place("memory", buffer.iova, buffer.view)
