@@ -6,7 +6,8 @@ through a vfio-user socket on the host; the driver and the checks are the same f
 
 import os
 import select
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from guest.errors import DeviceError
@@ -155,6 +156,16 @@ class IovaSpace:
                 self._next = start + -(-size // PAGE) * PAGE + PAGE
                 return start
         raise DeviceError(f"no Iovas left for {size} bytes above {self._next:#x}")
+
+
+@contextmanager
+def allocated(access: Access, size: int) -> Iterator[Buffer]:
+    """Memory that the device reaches for the length of a block."""
+    buffer = access.allocate(size)
+    try:
+        yield buffer
+    finally:
+        access.release(buffer)
 
 
 def whole_pages(size: int) -> int:

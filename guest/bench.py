@@ -1,10 +1,9 @@
 """A bound device with what the checks left on it, so that one check can build on another."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from guest import native
-from guest.access import Access, Buffer
+from guest.access import Access, Buffer, allocated
 from guest.benches import Run
 from guest.driver import Device
 from guest.protocol import Message
@@ -14,7 +13,7 @@ __all__ = ["Bench", "Run", "operation_name", "status_name"]
 
 
 class Bench:
-    """A native device on the bench.
+    """A native device on the bench; see ``guest.devices.AnyBench``.
 
     Attributes:
         access: how the device is reached.
@@ -23,6 +22,8 @@ class Bench:
         held: buffers that outlive their check, by what they hold.
         kept: queues that outlive their check, by number.
     """
+
+    personality = "native"
 
     def __init__(self, access: Access) -> None:
         """Identify the device, reset and enable it; owns ``access`` from here on."""
@@ -39,14 +40,9 @@ class Bench:
         self.held[name] = self.access.allocate(size)
         return self.held[name]
 
-    @contextmanager
-    def memory(self, size: int) -> Iterator[Buffer]:
+    def memory(self, size: int) -> AbstractContextManager[Buffer]:
         """Memory for the length of a block."""
-        buffer = self.access.allocate(size)
-        try:
-            yield buffer
-        finally:
-            self.access.release(buffer)
+        return allocated(self.access, size)
 
     def open_queue(
         self,

@@ -15,7 +15,7 @@ from guest.protocol import Message
 TYPE_CHECKING = False  # as typing has it, which takes too long to import
 if TYPE_CHECKING:
     from guest.access import Access
-    from guest.bench import Bench
+    from guest.devices import AnyBench
 
 Opener = Callable[[str | None, int | None], "Access"]
 
@@ -38,11 +38,12 @@ class Run:
 
 
 def open_vfio(address: str | None, base: int | None) -> "Access":
-    """The native device at ``address`` (or the only one), through VFIO."""
-    from guest import native, pci
+    """The device at ``address`` (or the only one that we drive), through VFIO."""
+    from guest import pci
+    from guest.devices import BENCHES
     from guest.vfio_access import VfioAccess
 
-    return VfioAccess(pci.find(native.VENDOR, native.DEVICE, address), base)
+    return VfioAccess(pci.find(BENCHES, address), base)
 
 
 class Benches:
@@ -51,7 +52,7 @@ class Benches:
     def __init__(self, opener: Opener = open_vfio) -> None:
         """``opener`` reaches the device at an address; None is the only device."""
         self._opener = opener
-        self._benches: dict[str, Bench] = {}
+        self._benches: dict[str, AnyBench] = {}
         self._busy: set[str] = set()
         self._lock = threading.Lock()
 
@@ -82,6 +83,7 @@ class Benches:
 
         Raises:
             Occupied: another check runs on it.
+            InvalidArgument: the check is for devices of another personality.
         """
         from guest.checks import must_exist, run_check
 
@@ -99,12 +101,12 @@ class Benches:
             bench.close()
         self._benches.clear()
 
-    def _open(self, address: str | None, base: int | None) -> "Bench":
-        from guest.bench import Bench
+    def _open(self, address: str | None, base: int | None) -> "AnyBench":
+        from guest.devices import bench_of
 
         access = self._opener(address, base)
         try:
-            bench = Bench(access)
+            bench = bench_of(access)
         except BaseException:
             access.close()
             raise

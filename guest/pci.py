@@ -6,6 +6,7 @@ Spec: Linux, Documentation/ABI/testing/sysfs-bus-pci.
 import os
 import struct
 import time
+from collections.abc import Collection
 
 from guest.errors import DeviceError, InvalidArgument, NotThere
 from guest.protocol import Message
@@ -176,32 +177,32 @@ def functions(sysfs: str = SYSFS) -> list[Function]:
     return [Function(address, sysfs) for address in addresses]
 
 
-def find(vendor: int, device: int, address: str | None = None, sysfs: str = SYSFS) -> Function:
-    """The function with these ids; ``address`` chooses if there are several.
+def find(
+    accepted: Collection[tuple[int, int]], address: str | None = None, sysfs: str = SYSFS
+) -> Function:
+    """The function with one of these (vendor, device) ids; ``address`` chooses among several.
 
     Raises:
         NotThere: there is none.
         InvalidArgument: there are several and no address, or the address is another device's.
     """
     every = functions(sysfs)
-    fitting = [one for one in every if (one.vendor, one.device) == (vendor, device)]
+    fitting = [one for one in every if (one.vendor, one.device) in accepted]
+    wanted = " or ".join(f"{vendor:04x}:{device:04x}" for vendor, device in accepted)
+    names = ", ".join(one.address for one in fitting) or "none"
     if address is None:
         if not fitting:
-            raise NotThere(f"no PCI function is a {vendor:04x}:{device:04x}")
+            raise NotThere(f"no PCI function is a {wanted}")
         if len(fitting) > 1:
-            names = ", ".join(one.address for one in fitting)
-            raise InvalidArgument(f"device: several are {vendor:04x}:{device:04x}: {names}")
+            raise InvalidArgument(f"device: several are a {wanted}: {names}")
         return fitting[0]
     for one in every:
         if one.address == address:
             if one not in fitting:
                 ids = f"{one.vendor:04x}:{one.device:04x}"
-                raise InvalidArgument(
-                    f"device: {address} is a {ids}, not {vendor:04x}:{device:04x}"
-                )
+                raise InvalidArgument(f"device: {address} is a {ids}, not a {wanted}")
             return one
-    names = ", ".join(one.address for one in fitting) or "none"
-    raise NotThere(f"no PCI function {address} ({vendor:04x}:{device:04x} are: {names})")
+    raise NotThere(f"no PCI function {address} ({wanted} are: {names})")
 
 
 def take_group(function: Function, driver: str = "vfio-pci") -> int:

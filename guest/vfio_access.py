@@ -125,7 +125,8 @@ class VfioAccess:
         self._unmapped.discard(buffer.iova)
         ours = self._buffers.pop(buffer.iova)
         ours.view.release()
-        ours.memory.close()
+        with contextlib.suppress(BufferError):  # who failed may hold a part, and it goes with that
+            ours.memory.close()
 
     def interrupt(self, vector: int) -> Interrupt:
         """The vector's interrupts, from now on."""

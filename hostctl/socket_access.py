@@ -1,5 +1,6 @@
 """A device behind a vfio-user socket, as the guest's driver and checks want to reach it."""
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -33,7 +34,8 @@ class SocketBuffer:
     def close(self) -> None:
         """Give the memory back."""
         self.view.release()
-        self._memory.close()
+        with contextlib.suppress(BufferError):  # who failed may hold a part, and it goes with that
+            self._memory.close()
         os.close(self.file)
 
 

@@ -88,22 +88,18 @@ def make_mistakes(bench: Bench, hbm: Place) -> list[Message]:
 
     Part of ``hbm`` is written.
     """
+    offered = bench.device.operations
     with bench.memory(4 * PAGE) as buffer, bench.open_queue(0) as queue:
-        # In a function of its own: no part of the memory is in use when it is given back.
-        return _make_all(queue, _Ground(bench, in_memory(buffer), hbm), bench.device.operations)
-
-
-def _make_all(queue: Queue, ground: _Ground, offered: list[int]) -> list[Message]:
-    mistakes = [*_of_chains(ground), *_of_stages(ground), *_found_late(ground)]
-    found = [
-        _make(queue, ground, mistake)
-        for mistake in mistakes
-        if not mistake.begun or mistake.stages[0].operation in offered
-    ]
-    if Operation.COPY in offered:
-        works = queue.run(ground.list.load(ground.good)).status
-        found.append(verdict("none, after all of these", Status.SUCCESS, works))
-    return found
+        ground = _Ground(bench, in_memory(buffer), hbm)
+        found = [
+            _make(queue, ground, mistake)
+            for mistake in (*_of_chains(ground), *_of_stages(ground), *_found_late(ground))
+            if not mistake.begun or mistake.stages[0].operation in offered
+        ]
+        if Operation.COPY in offered:
+            works = queue.run(ground.list.load(ground.good)).status
+            found.append(verdict("none, after all of these", Status.SUCCESS, works))
+        return found
 
 
 def _of_chains(ground: _Ground) -> list[_Mistake]:

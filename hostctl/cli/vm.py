@@ -1,5 +1,6 @@
 """``hostctl run`` and ``hostctl vm``: what happens in one VM."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -177,8 +178,11 @@ def check(
     output = Output(json=as_json)
     asked = _object(arguments)
     with folder.locked(name, lambda: None), Agent(found.agent) as agent:
-        facts = agent.check(check_name, asked, device=device, timeout=seconds)
-        agent.release(device)
+        try:
+            facts = agent.check(check_name, asked, device=device, timeout=seconds)
+        finally:
+            with contextlib.suppress(AgentRefused):  # it has none, or is not done with it
+                agent.release(device)
     if output.json:
         output.record("vm.check", {"vm": name, "check": check_name, "facts": facts})
     else:

@@ -22,5 +22,6 @@ def test_tables_of_the_ioat_device_are_up_to_date():
     assert tables.strip() == markdown(Ioat).strip()
 
 
-def test_constants_of_the_guest_driver_are_up_to_date():
+def test_constants_of_the_guest_drivers_are_up_to_date():
     assert (ROOT / "guest/native.py").read_text() == python(Native)
+    assert (ROOT / "guest/ioat.py").read_text() == python(Ioat)

@@ -2,12 +2,15 @@
 
 import pytest
 
+from guest import native
+from guest.access import PAGE
 from guest.bench import Bench
 from guest.chain import Chain, End, end_of
 from guest.checks import run_check
+from guest.checks.chain_stages import ROOM
 from guest.checks.chains import CHAINS, name_of
 from guest.native import Operation, Status
-from guest.queue import Command
+from guest.queue import Command, Queue
 
 ALL = {name_of(each) for each in CHAINS}
 MOVES = {"copy x 16", "copy > compare", "fill > copy > compare"}
@@ -90,3 +93,40 @@ def test_chain_of_a_driver_says_what_came_out_or_where_it_failed(bench):
         with pytest.raises(AssertionError):
             chain.load(stages * 9)
         del chain
+
+
+@pytest.mark.accel(types=[{"name": "half", "hbm": "4MiB", "instances": 2}])
+def test_stage_that_left_something_else_is_found_and_named(bench, monkeypatch):
+    """Somebody changes what the second of two stages has left, and only that."""
+    work = bench.access.aperture(native.HBM_BAR)[2 * ROOM : 3 * ROOM]
+    run = Queue.run
+
+    def meddle(self, command, seconds=30):
+        done = run(self, command, seconds)
+        work[:] = bytes(byte ^ 1 for byte in work)
+        return done
+
+    monkeypatch.setattr(Queue, "run", meddle)
+    chains = run_check("chains", bench, {})["chains"]
+    for name in ("copy x 16", "deflate > inflate > sha256"):
+        assert chains[name]["equal"] == 0, name
+        assert all(": output differs" in each["wrong"] for each in chains[name]["mismatches"])
+        assert {each["wrong"][:7] for each in chains[name]["mismatches"]} == {"stage 1"}
+    assert chains["copy > compare"]["equal"] == 4, "whose second stage leaves nothing"
+
+
+@pytest.mark.accel(types=[{"name": "half", "hbm": "4MiB", "instances": 2}])
+def test_secret_in_memory_is_found(bench, monkeypatch):
+    spill = bench.access.allocate(PAGE)
+    hbm = bench.access.aperture(native.HBM_BAR)
+    run = Queue.run
+
+    def meddle(self, command, seconds=30):
+        spill.view[7:] = hbm[8 : PAGE + 1]
+        return run(self, command, seconds)
+
+    monkeypatch.setattr(Queue, "run", meddle)
+    secret = run_check("chains", bench, {})["secret"]
+    assert secret["status"] == "success"
+    assert f"memory at {spill.iova + 7 + 24:#x}" in secret["outside-hbm"]
+    assert len(secret["outside-hbm"]) == PAGE // 32 - 1

@@ -68,29 +68,40 @@ def sysfs(tmp_path):
     return Sysfs(tmp_path)
 
 
+OURS = [(0x1234, 0xACC1), (0x8086, 0x2021)]
+
+
 def test_find_only_one_needs_no_address(sysfs, tmp_path):
     sysfs.function("0000:00:02.0", 0x1234, 0xACC1)
     sysfs.function("0000:00:03.0", 0x8086, 0x1)
-    assert pci.find(0x1234, 0xACC1, sysfs=str(tmp_path)).address == "0000:00:02.0"
+    assert pci.find(OURS, sysfs=str(tmp_path)).address == "0000:00:02.0"
 
 
 def test_find_several_wants_an_address_and_names_them(sysfs, tmp_path):
     sysfs.function("0000:00:02.0", 0x1234, 0xACC1)
     sysfs.function("0000:00:03.0", 0x1234, 0xACC1)
     with pytest.raises(InvalidArgument, match=r"00:02\.0, 0000:00:03\.0"):
-        pci.find(0x1234, 0xACC1, sysfs=str(tmp_path))
-    chosen = pci.find(0x1234, 0xACC1, "0000:00:03.0", str(tmp_path))
+        pci.find(OURS, sysfs=str(tmp_path))
+    chosen = pci.find(OURS, "0000:00:03.0", str(tmp_path))
     assert chosen.address == "0000:00:03.0"
+
+
+def test_find_takes_any_of_the_devices_that_are_accepted(sysfs, tmp_path):
+    sysfs.function("0000:00:02.0", 0x1234, 0xACC1)
+    sysfs.function("0000:00:03.0", 0x8086, 0x2021)
+    with pytest.raises(InvalidArgument, match=r"1234:acc1 or 8086:2021: 0000:00:02\.0, 0000:00:03"):
+        pci.find(OURS, sysfs=str(tmp_path))
+    assert pci.find(OURS[1:], sysfs=str(tmp_path)).address == "0000:00:03.0"
 
 
 def test_find_none_or_another_device_is_refused(sysfs, tmp_path):
     sysfs.function("0000:00:03.0", 0x8086, 0x1)
     with pytest.raises(NotThere, match="1234:acc1"):
-        pci.find(0x1234, 0xACC1, sysfs=str(tmp_path))
+        pci.find(OURS, sysfs=str(tmp_path))
     with pytest.raises(InvalidArgument, match="8086:0001"):
-        pci.find(0x1234, 0xACC1, "0000:00:03.0", str(tmp_path))
+        pci.find(OURS, "0000:00:03.0", str(tmp_path))
     with pytest.raises(NotThere, match=r"00:09\.0"):
-        pci.find(0x1234, 0xACC1, "0000:00:09.0", str(tmp_path))
+        pci.find(OURS, "0000:00:09.0", str(tmp_path))
 
 
 def test_facts_hold_bars_and_vectors(sysfs, tmp_path):
