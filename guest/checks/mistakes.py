@@ -90,7 +90,7 @@ def _mistakes(bench: Bench, start: int, end: int, bad: int, fine: int) -> list[_
         ),
         _Mistake(
             "copy to over HBM's end",
-            copy._replace(destination=hbm - 8, flags=native.Flag.DESTINATION_HBM),
+            copy._replace(destination=max(hbm - 8, 0), flags=native.Flag.DESTINATION_HBM),
             Status.HBM_RANGE,
         ),
         _Mistake(

@@ -56,6 +56,14 @@ def test_operations_same_seed_same_facts(benches):
     assert first["operations"]["copy"]["runs"] == 17
 
 
+@pytest.mark.accel(types=[{"name": "bare", "queues": 1, "instances": 2}])
+def test_operations_of_a_slice_without_hbm_are_held_against_the_processor_too(benches):
+    facts = run_check("operations", benches[0], {})
+    assert facts["hbm"] is False
+    assert {tally["equal"] for tally in facts["operations"].values()} == {6}
+    assert [mistake for mistake in facts["errors"] if not mistake["ok"]] == []
+
+
 def test_operations_wrong_argument_touches_nothing(benches):
     before = benches[0].device.counters()
     with pytest.raises(InvalidArgument, match="'rounds'"):
