@@ -172,7 +172,8 @@ def check(
 ) -> None:
     """Have the agent of VM run CHECK on the mdev there, and print what it found.
 
-    The mdev is bound to vfio-pci for it, and given back afterwards.
+    identity is for every mdev, channels for I/OAT, the others for native.  The mdev is bound
+    to vfio-pci for it, and given back afterwards.
     """
     folder, found = find(lab, name)
     output = Output(json=as_json)

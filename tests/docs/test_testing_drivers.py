@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from guest.checks import CHECKS
 from hostctl.cli.vm_run import run
 from hostctl.testing import plugin, wish
 
@@ -31,6 +32,11 @@ def test_options_of_the_page_are_those_of_the_command():
 def test_files_that_the_page_shows_are_there():
     for target in re.findall(r"\]\(([^)#]+)\)", PAGE):
         assert (PROJECT / "docs" / target).exists(), target
+
+
+def test_checks_of_the_page_are_those_of_the_agent():
+    rows = re.findall(r"^\| (`[a-z`, ]+) \|", part("## The agent's checks"), re.M)
+    assert sorted(re.findall(r"`(\w+)`", ", ".join(rows))) == sorted(CHECKS)
 
 
 def test_options_of_the_plugin_are_all_there_and_no_others():

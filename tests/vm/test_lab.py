@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from hostctl.guest import Agent
+from hostctl.guest_line import AgentRefused
 from tests.unit.hostctl.command import Hostctl, Session, until
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
@@ -155,6 +157,18 @@ def test_check_of_the_agent_is_run_from_the_command_line(hostctl: Hostctl, share
     refused = hostctl.run("vm", "check", "both", "trespass", "--arguments", "[]")
     assert refused.returncode == 2
     assert "--arguments: '[]' is no JSON object" in refused.stderr
+
+
+def test_refused_check_gives_the_mdev_back_and_says_which_there_are(
+    hostctl: Hostctl, shared: Session
+) -> None:
+    device = "0000:02:00.0"
+    refused = hostctl.run("vm", "check", "both", "channels", "--device", device)
+    assert refused.returncode == 4
+    assert "whose personality is native (accepted: identity, operations, chains," in refused.stderr
+    folder = Path(hostctl.facts("ps")["labs"][0]["folder"])
+    with Agent(folder / "both.agent.sock") as agent, pytest.raises(AgentRefused, match="not bound"):
+        agent.release(device)
 
 
 def test_vm_cmd_is_the_command_line_that_runs(hostctl: Hostctl, shared: Session) -> None:
