@@ -13,6 +13,7 @@ from guest.chain import Chain, end_of
 from guest.checks.cases import Trial
 from guest.checks.chain_mistakes import make_mistakes
 from guest.checks.chain_stages import LONGEST, PARAMETERS, ROOM, Walk
+from guest.checks.completions import settle
 from guest.checks.places import Place, in_hbm, in_memory
 from guest.native import Flag, Operation, Status
 from guest.protocol import Message
@@ -39,7 +40,6 @@ _LENGTHS = (15, LONGEST)  # bytes that the chains begin with
 _HBM = (native.MAX_STAGES + 2) * ROOM  # bytes: a source, what each stage leaves, a list
 _SECRET = 4096  # bytes that must stay in HBM
 _PIECE = 32  # bytes of it that are looked for: shorter ones could be there by chance
-_LATE = 1.0  # seconds for an interrupt behind its completion
 
 
 def run(bench: Bench, arguments: Arguments, run: Run) -> Message:
@@ -67,9 +67,6 @@ def run(bench: Bench, arguments: Arguments, run: Run) -> Message:
         for operations in offered:
             found[name_of(operations)] = _go(queue, operations, trials, hbm, run)
         secret = _pass_on(bench, queue, hbm)
-        while queue.interrupt and queue.interrupts < queue.submitted:
-            if not queue.interrupt.wait(_LATE):
-                break
         counts: Message = {
             "commands": queue.submitted,
             "completions": queue.completed,
@@ -96,22 +93,30 @@ def _go(
     """Run one chain over all inputs; over one only, if it turns out that it cannot run here."""
     work = [hbm.part(number * ROOM, ROOM) for number in range(1, native.MAX_STAGES)]
     mismatches: list[Message] = []
-    runs, unlinked = 0, None
+    runs, equal, unlinked = 0, 0, None
     for trial, chain in trials:
         if run.stopped() or unlinked is not None:
             break
         walk = Walk(trial, operations, work)
-        done = queue.run(chain.load(walk.stages)._replace(cookie=runs))
+        cookie = trial.chance.getrandbits(64)
+        done = _run(queue, chain.load(walk.stages)._replace(cookie=cookie))
+        wrong = "the cookie of another" if done.cookie != cookie else _wrong(walk, done)
+        if wrong:
+            place = trial.source.kind
+            mismatches.append({"length": trial.length, "in": place, "wrong": wrong})
         if done.status == Status.UNLINKED:
             unlinked = end_of(done).stage
         else:
-            runs += 1
-        if wrong := _wrong(walk, done):
-            facts: Message = {"length": trial.length, "in": trial.source.kind, "wrong": wrong}
-            mismatches.append(facts)
+            runs, equal = runs + 1, equal + (wrong is None)
     run.tell({"chain": name_of(operations), "runs": runs})
-    equal = runs - len(mismatches)
     return {"runs": runs, "equal": equal, "mismatches": mismatches, "unlinked": unlinked}
+
+
+def _run(queue: Queue, command: Command) -> Completion:
+    """Run a chain, and wait for its interrupt as well: two that are close would be one."""
+    done = queue.run(command)
+    settle(queue, queue.submitted)
+    return done
 
 
 def _wrong(walk: Walk, done: Completion) -> str | None:
@@ -162,7 +167,7 @@ def _pass_on(bench: Bench, queue: Queue, hbm: Place) -> Message:
     copy = Command(Operation.COPY, _SECRET, first.address, second.address, flags=both)
     compare = Command(Operation.COMPARE, operand=third.address, flags=Flag.OPERAND_HBM)
     with bench.memory(PAGE) as memory:
-        done = queue.run(Chain(memory.iova, memory.view).load([copy, compare]))
+        done = _run(queue, Chain(memory.iova, memory.view).load([copy, compare]))
         outside = [
             f"memory at {buffer.iova + at:#x}"
             for buffer in bench.access.buffers()

@@ -30,7 +30,7 @@ def _look(bench: Bench, number: int, event_index: bool) -> Message:
         cookies: list[int] = []
         for cookie in range(_SINGLES):
             cookies.append(queue.run(Command(Operation.NOP, cookie=cookie)).cookie)
-            _settle(queue, cookie + 1)
+            settle(queue, cookie + 1)
         single = queue.interrupts
         cookies += _batch(queue)
         while queue.interrupt and queue.interrupt.wait(_SETTLE):
@@ -54,7 +54,7 @@ def _look(bench: Bench, number: int, event_index: bool) -> Message:
         }
 
 
-def _settle(queue: Queue, count: int) -> None:
+def settle(queue: Queue, count: int) -> None:
     """A completion may be seen before its interrupt arrives: wait for the ``count``-th."""
     deadline = time.monotonic() + _LATE
     while queue.interrupt and queue.interrupts < count and time.monotonic() < deadline:
