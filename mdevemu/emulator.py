@@ -242,7 +242,7 @@ class Emulator:
 
     def _attached(self) -> set[str]:
         """UUIDs of mdevs with a VMM."""
-        return {uuid for uuid, server in self._servers.items() if server.connected}
+        return {uuid for uuid, server in self._servers.items() if server.attached}
 
     def _query_mdevs(self) -> list[dict[str, object]]:
         return [self._show(mdev) for mdev in self.parent.mdevs.values()]
@@ -261,7 +261,7 @@ class Emulator:
             "weight": mdev.flow.weight,
             "hbm": {"base": part.offset, "size": part.size} if part else None,
             "work-queue": mdev.place.work_queue,
-            "attached": self._servers[mdev.uuid].connected,
+            "attached": self._servers[mdev.uuid].attached,
         }
 
     def _create(
@@ -323,7 +323,7 @@ class Emulator:
 
     def _remove_named(self, uuid: str, force: bool = False) -> dict[str, object]:
         mdev = self.parent.find(uuid)
-        if self._servers[mdev.uuid].connected and not force:
+        if self._servers[mdev.uuid].attached and not force:
             raise ConfigError("mdev", f"{uuid!r} is attached to a VMM", errno.EBUSY)
         self._remove(mdev)
         self.keeping.forget(mdev)

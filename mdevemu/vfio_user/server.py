@@ -75,8 +75,13 @@ class Server:
 
     @property
     def connected(self) -> bool:
-        """A client is there."""
+        """We have a connection."""
         return self._connection is not None
+
+    @property
+    def attached(self) -> bool:
+        """A client is there: one that hung up is not, though we may still answer it."""
+        return self._connection is not None and not self._connection.hung_up
 
     def disconnect(self, reason: str) -> None:
         """Send the client away, if there is one."""
@@ -94,7 +99,7 @@ class Server:
         self._again.close()
 
     def _accept(self) -> None:
-        if self._connection is not None and self._connection.hung_up:
+        if self.connected and not self.attached:
             # The next one came before we noticed that the last one left: it waits for that.
             self._loop.forget(self._listener.fileno())
             return

@@ -184,6 +184,17 @@ def test_client_may_come_back_at_once_again_and_again(host):
     assert len(host.device.log) == 100 * 101, "what the last client sent was lost"
 
 
+def test_client_that_hung_up_is_not_there_though_its_messages_wait(tmp_path, make):
+    server = make(tmp_path / "a.sock")
+    with connect(server.path) as client:
+        client.sendall(hello() + frame(0, WRITE, access(0, 0, 4, bytes(4)), NO_REPLY) * 100)
+        server.turn(1)
+        assert server.attached
+    assert not server.attached, "nobody had to look at the socket for that"
+    assert server.connected
+    server.close()
+
+
 def test_close_of_the_server_ends_the_session(host, raw):
     host.halt()
     host.server.close()
