@@ -9,8 +9,9 @@ import time
 
 import pytest
 
+from hostctl.testing.qtest_machine import function
 from tests.support.native import DATA, INTERRUPT_STATUS, SCRATCH, descriptor
-from tests.support.qtest import BARS, COMMAND, LENT, PIN, Driver, Slot, device, machine, qemu
+from tests.support.qtest import BARS, COMMAND, LENT, PIN, Driver, Slot, machine, qemu
 from tests.support.serving import LIMIT, Serving, short_folder
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
@@ -46,7 +47,7 @@ def mdev(control):
 
 @pytest.fixture(scope="module")
 def vm(mdev):
-    with machine(*LENT, "-device", json.dumps(device(mdev["socket"], id="red"))) as made:
+    with machine(*LENT, "-device", json.dumps(function(mdev["socket"], id="red"))) as made:
         made.watch_line()
         yield made
 
@@ -138,7 +139,7 @@ def test_every_width_of_access_reaches_the_registers(driver):
 
 def test_hbm_that_qemu_maps_is_the_one_that_commands_use(driver):
     text = bytes(range(256)) * 16
-    driver.machine.poke(BARS[4] + 0x1000, text)
+    driver.machine.write(BARS[4] + 0x1000, text)
     done = driver.run("copy", flags=1, source=0x1000, destination=DATA, length=len(text))
     assert done.status == 0
     assert driver.ram.read(DATA, len(text)) == text
@@ -228,7 +229,7 @@ def test_intx_that_the_guest_disabled_stays_down(driver, vm):
 
 def test_second_qemu_on_the_socket_is_refused_at_once(driver, mdev, control, told):
     begun = time.monotonic()
-    other = qemu("-m", "16M", "-device", json.dumps(device(mdev["socket"])))
+    other = qemu("-m", "16M", "-device", json.dumps(function(mdev["socket"])))
     _, err = other.communicate(timeout=LIMIT)
     # QEMU 11.1.3 has two threads that tell of the end of a connection; now and then both do,
     # which it takes for a bug of its own.

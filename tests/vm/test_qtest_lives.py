@@ -8,9 +8,10 @@ from collections import Counter
 
 import pytest
 
+from hostctl.testing.qtest_machine import function
 from mdevemu.capture.pcapng import read
 from tests.support.native import DATA, SCRATCH, descriptor
-from tests.support.qtest import EJECT, KEPT, LENT, Driver, device, machine
+from tests.support.qtest import EJECT, KEPT, LENT, Driver, machine
 from tests.support.serving import Serving, short_folder, until
 from tests.support.vfio_user import NO_REPLY, WRITE, WRITE_MULTI
 from tests.unit.capture.test_trace import recording
@@ -65,7 +66,7 @@ def test_function_with_msi_is_plugged_used_and_unplugged_again_and_again(serving
     with machine(*LENT) as vm:
         before = serving.descriptors()
         for _ in range(2):
-            vm.qmp.execute("device_add", **device(mdev["socket"], id="red"))
+            vm.qmp.execute("device_add", **function(mdev["socket"], id="red"))
             assert attached()
             driver = Driver(vm, bars=(0, 2, 4))
             assert not driver.slot.capability("msix")
@@ -74,11 +75,11 @@ def test_function_with_msi_is_plugged_used_and_unplugged_again_and_again(serving
             # The vector of queue 2 shares the only one that is allowed.
             queue = driver.queue(2, interrupt=True, vector=3)
             queue.submit(descriptor("copy", source=DATA, destination=DATA + 4096, length=4096))
-            vm.eventually(lambda: vm.peek(MESSAGE, 4) == b"\x51\x4d\0\0")
+            vm.eventually(lambda: vm.read(MESSAGE, 4) == b"\x51\x4d\0\0")
             assert queue.reap()[0].status == 0
             with vm.qmp.listening("DEVICE_DELETED") as deleted:
                 vm.qmp.execute("device_del", id="red")
-                vm.port_out(EJECT, 1 << 4, 4)
+                vm.tell("outl", EJECT, 1 << 4)
                 assert next(deleted)[1]["device"] == "red"
             until(lambda: not attached())
             until(lambda: serving.descriptors() == before)
@@ -88,7 +89,7 @@ def test_function_with_msi_is_plugged_used_and_unplugged_again_and_again(serving
 def test_vm_survives_the_death_of_its_server(serving):
     control = serving.control()
     mdev = control("create-mdev", type="mdevemu-msi")
-    with machine(*LENT, "-device", json.dumps(device(mdev["socket"]))) as vm:
+    with machine(*LENT, "-device", json.dumps(function(mdev["socket"]))) as vm:
         driver = Driver(vm, bars=(0, 2, 4))
         driver.write(SCRATCH, 5)
         assert driver.read(SCRATCH) == 5
@@ -120,7 +121,7 @@ def test_writes_that_nobody_waits_for_all_arrive_in_order(serving, tmp_path):
     file, listen = tmp_path / "writes.pcapng", serving.folder / "proxy"
     mdev = serving.control()("create-mdev", type="mdevemu-plain")
     with recording(mdev["socket"], file, listen) as recorder:
-        with machine(*KEPT, "-device", json.dumps(device(listen))) as vm:
+        with machine(*KEPT, "-device", json.dumps(function(listen))) as vm:
             driver = Driver(vm, bars=(0, 1, 2))
             os.kill(recorder.pid, signal.SIGSTOP)
             try:

@@ -6,10 +6,11 @@ from contextlib import contextmanager
 
 import pytest
 
+from hostctl.testing.qtest_machine import function
 from mdevemu.capture.pcapng import read
 from mdevemu.capture.replay import replay
 from tests.support.native import DATA, READ_FAULT, descriptor
-from tests.support.qtest import KEPT, LENT, Driver, device, machine
+from tests.support.qtest import KEPT, LENT, Driver, machine
 from tests.support.serving import Serving, short_folder
 from tests.unit.capture.test_trace import recording
 
@@ -26,7 +27,7 @@ def driver(*options):
         serving = Serving(folder)
         try:
             mdev = serving.control()("create-mdev", type="mdevemu-native")
-            with machine(*options, "-device", json.dumps(device(mdev["socket"]))) as vm:
+            with machine(*options, "-device", json.dumps(function(mdev["socket"]))) as vm:
                 yield Driver(vm)
         finally:
             code, _, err = serving.stop()
@@ -68,7 +69,7 @@ def test_recorded_conversation_with_qemu_gets_the_same_answers_of_a_fresh_device
             mdev = control("create-mdev", type="mdevemu-native", uuid=uuid)
             listen = folder / "proxy"
             with recording(mdev["socket"], file, listen) as process:
-                with machine(*KEPT, "-device", json.dumps(device(listen))) as vm:
+                with machine(*KEPT, "-device", json.dumps(function(listen))) as vm:
                     guest = Driver(vm)
                     # Long enough to find it done at the first look, which a paced replay does too.
                     guest.pause = QUICK / 2
