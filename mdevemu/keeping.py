@@ -175,7 +175,7 @@ class Keeping:
                 uuid=was.uuid,
                 name=was.name,
                 weight=was.weight,
-                place=self._parent.free(was.type, was.place),
+                place=was.place,
             )
         except ConfigError as wrong:
             raise ConfigError(f"{path}: {wrong.where}", wrong.wrong, wrong.number) from None

@@ -117,8 +117,9 @@ class _Former:
         return cls(mdev.type.id, mdev.uuid, name, mdev.flow.weight, mdev.place, rates)
 
     def again(self, hands: Hands, place: Place) -> Mdev:
-        """Make it, in a place of its own or another."""
+        """Make it, in a free place, its own or another."""
         mdev = hands.create(self.type, self.uuid, self.name, self.weight, place)
+        assert mdev.place == place, "what was planned is free"
         limits = mdev.flow.limits
         for bucket, rate in zip((limits.bandwidth, limits.commands), self.limits, strict=True):
             bucket.set(rate)

@@ -203,7 +203,9 @@ class Parent:
         weight: int | None = None,
         place: Place | None = None,
     ) -> Mdev:
-        """Make a slice; without a UUID it gets a random one, without a place the lowest.
+        """Make a slice; without a UUID it gets a random one.
+
+        Its place is the lowest if no ``place`` is given, or if another has that.
 
         Raises:
             ConfigError: unknown type or bad argument (EINVAL), UUID or name taken (EEXIST),
@@ -219,10 +221,9 @@ class Parent:
             if wanted in self.mdevs or wanted in self._names:
                 raise ConfigError(what, f"there is an mdev {wanted!r}", errno.EEXIST)
         now = self._occupancy
-        lowest = now.place(kind)
-        if lowest is None:
+        place = now.place(kind, place)
+        if place is None:
             raise ConfigError("type", _no_room(now, kind), errno.EUSERS)
-        place = place or lowest
         try:
             partition, space = self._take(kind, place)
         except RequestError as refused:
@@ -256,14 +257,6 @@ class Parent:
         self._occupancy.add(Holding(mdev.name, kind, place))
         self.trace.emit("mdev.created", mdev=mdev.name, uuid=uuid, type=kind.id, pasid=space.pasid)
         return mdev
-
-    def free(self, type_id: str, place: Place) -> Place | None:
-        """The place, if a slice of a type could be made there now.
-
-        Raises:
-            ConfigError: unknown type.
-        """
-        return place if self._occupancy.free(self.type(type_id), place) else None
 
     def remove(self, mdev: Mdev) -> None:
         """Take a slice back: its work ends, its PASID means nothing, its HBM is scrubbed."""

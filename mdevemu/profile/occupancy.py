@@ -118,16 +118,19 @@ class Occupancy:
 
     # Room for one more.
 
-    def place(self, kind: MdevType) -> Place | None:
-        """Where the next slice of a type goes, lowest start first; None if it does not fit."""
+    def place(self, kind: MdevType, wanted: Place | None = None) -> Place | None:
+        """Where the next slice of a type goes; None if it does not fit.
+
+        That is the place that is ``wanted`` if it can be there, else the lowest start.
+        """
         if not self.available(kind):
             return None
+        if wanted and self._can_be(kind, wanted):
+            return wanted
         return Place(next(iter(self.starts(kind)), None), next(iter(self._queues(kind)), None))
 
-    def free(self, kind: MdevType, place: Place) -> bool:
-        """The next slice of a type can be at this very place."""
-        if self.place(kind) is None:
-            return False
+    def _can_be(self, kind: MdevType, place: Place) -> bool:
+        """The next slice of a type, for which there is room, can be at this very place."""
         if place.work_queue not in (self._queues(kind) if kind.work_queues else (None,)):
             return False
         if place.hbm is None or not kind.hbm:
