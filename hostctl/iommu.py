@@ -6,40 +6,39 @@ from hostctl.tables import Table
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """A record of the IOMMU's fault queue.
+class Record:
+    """What the IOMMU told of one access.
 
     Attributes:
-        sequence: counts all of them, from 1.
-        pasid: None if the access carried none.
+        sequence: counts all of its kind, from 1.
         mdev: name of the mdev that the requester belongs to; empty if there is none.
+        pasid: None if the access carried none.
     """
 
     sequence: int
     mdev: str
     device_id: int
     pasid: int | None
-    cause: int
-    cause_name: str
-    kind: str
     iova: int
 
 
 @dataclass(frozen=True, slots=True)
-class PageRequest:
+class Fault(Record):
+    """A record of the IOMMU's fault queue."""
+
+    cause: int
+    cause_name: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest(Record):
     """A page that a function asked its guest for.
 
     Attributes:
-        sequence: counts all of them, from 1.
-        mdev: name of the function's mdev; empty if there is none.
         group: index of the page request group; an answer names it.
     """
 
-    sequence: int
-    mdev: str
-    device_id: int
-    pasid: int | None
-    iova: int
     read: bool
     write: bool
     group: int
@@ -200,28 +199,31 @@ def _words(reply: Table, key: str) -> str:
     return "" if reply.raw(key) is None else reply.text(key)
 
 
+def _record(reply: Table) -> tuple[int, str, int, int | None, int]:
+    """What each ``Record`` begins with."""
+    return (
+        reply.whole("sequence", 0),
+        _words(reply, "mdev"),
+        reply.whole("device-id", 0),
+        _optional(reply, "pasid"),
+        reply.whole("iova", 0),
+    )
+
+
 def fault(reply: Table) -> Fault:
     """A fault record, from a reply or an event."""
     return Fault(
-        sequence=reply.whole("sequence", 0),
-        mdev=_words(reply, "mdev"),
-        device_id=reply.whole("device-id", 0),
-        pasid=_optional(reply, "pasid"),
+        *_record(reply),
         cause=reply.whole("cause", 0),
         cause_name=reply.text("cause-name"),
         kind=reply.text("ttyp-name"),
-        iova=reply.whole("iova", 0),
     )
 
 
 def page_request(reply: Table) -> PageRequest:
     """A page request, from a reply or an event."""
     return PageRequest(
-        sequence=reply.whole("sequence", 0),
-        mdev=_words(reply, "mdev"),
-        device_id=reply.whole("device-id", 0),
-        pasid=_optional(reply, "pasid"),
-        iova=reply.whole("iova", 0),
+        *_record(reply),
         read=reply.truth("read"),
         write=reply.truth("write"),
         group=reply.whole("group", 0),

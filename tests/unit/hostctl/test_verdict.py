@@ -28,7 +28,7 @@ def tenant(name: str, pasid: int, base: int) -> Tenant:
 
 
 def fault(mdev: str, pasid: int, iova: int) -> Fault:
-    return Fault(0, mdev, 0x100, pasid, 13, "read page fault", "read", iova)
+    return Fault(0, mdev, 0x100, pasid, iova, 13, "read page fault", "read")
 
 
 def trespass(by: str, pasid: int, iova: int) -> Trespass:
