@@ -17,6 +17,8 @@ from hostctl.qmp import Qmp
 from hostctl.tables import Table
 from hostctl.tracing import Event, Selection
 from hostctl.tracing import events as tracing
+from mdevemu.definitions import Attributes
+from mdevemu.errors import ConfigError
 
 
 def nonsense(where: str, wrong: str) -> HostError:
@@ -360,6 +362,17 @@ class Control:
     def set_attribute(self, mdev: str, name: str, value: str) -> None:
         """Change an attribute of the mdev of that UUID or name."""
         self.ask("set-attribute", uuid=mdev, name=name, value=value)
+
+    def set_attributes(self, mdev: str, wanted: Attributes) -> None:
+        """Change attributes of an mdev in order; if one is refused, all are as before."""
+        former = [each for each in self.attributes(mdev) if each.writable]
+        try:
+            for name, value in wanted:
+                self.set_attribute(mdev, name, value)
+        except ConfigError:
+            for each in former:
+                self.set_attribute(mdev, each.name, each.value)
+            raise
 
     def mdevs(self) -> list[Mdev]:
         """Every mdev that exists."""

@@ -54,6 +54,11 @@ class Mdevctl:
         assert self._files is not None, "the caller has a folder of definitions"
         return self._files
 
+    @property
+    def _running(self) -> Control:
+        assert self._control is not None, "an mdev runs"
+        return self._control
+
     # What there is.
 
     def defined(self, uuid: str | None = None, parent: str | None = None) -> list[Definition]:
@@ -88,11 +93,10 @@ class Mdevctl:
         return bool(self.defined(active.uuid, active.parent))
 
     def _as_definition(self, mdev: Mdev) -> Definition:
-        assert self._control is not None
         assert self.parent is not None
         auto = any(each.auto for each in self.defined(mdev.uuid, self.parent))
         attributes = tuple(
-            (each.name, each.value) for each in self._control.attributes(mdev.uuid) if each.writable
+            (each.name, each.value) for each in self._running.attributes(mdev.uuid) if each.writable
         )
         return Definition(mdev.uuid, self.parent, mdev.type, auto, attributes)
 
@@ -186,12 +190,12 @@ class Mdevctl:
         if wanted.type != active.type:
             raise ConfigError(str(file), f"the running mdev is of type {active.type}")
         if not defined:
-            self._apply(uuid, wanted.attributes, active.attributes)
+            self._running.set_attributes(uuid, wanted.attributes)
             return
         with self._definitions.locked():
             if self._one_defined(uuid, active.parent).type != active.type:
                 raise ConfigError("UUID", f"{uuid} is defined with another type")
-            self._apply(uuid, wanted.attributes, active.attributes)
+            self._running.set_attributes(uuid, wanted.attributes)
             self._definitions.write(wanted)
 
     def _one_defined(self, uuid: str, parent: str | None) -> Definition:
@@ -219,7 +223,7 @@ class Mdevctl:
             raise ConfigError("--parent", f"{wanted.parent!r} is not up (accepted: {have})")
         self._control.create(wanted.type, name=None, uuid=wanted.uuid, weight=None)
         try:
-            self._apply(wanted.uuid, wanted.attributes, ())
+            self._control.set_attributes(wanted.uuid, wanted.attributes)
         except ConfigError:
             self._control.remove(wanted.uuid)
             raise
@@ -249,19 +253,7 @@ class Mdevctl:
         """
         if self._one_active(uuid) is None:
             raise ConfigError("UUID", f"{uuid} does not run", errno.ENOENT)
-        assert self._control is not None
-        self._control.remove(uuid, force=force)
-
-    def _apply(self, uuid: str, wanted: Attributes, former: Attributes) -> None:
-        """Write attributes in order; when one is refused, the former ones are there again."""
-        assert self._control is not None
-        try:
-            for name, value in wanted:
-                self._control.set_attribute(uuid, name, value)
-        except ConfigError:
-            for name, value in former:
-                self._control.set_attribute(uuid, name, value)
-            raise
+        self._running.remove(uuid, force=force)
 
 
 def _needed(value: str | None, option: str, what: str) -> str:

@@ -13,8 +13,8 @@ from pathlib import Path
 from mdevemu.autostart import start_defined
 from mdevemu.control import Argument, Command, Control
 from mdevemu.coverage import Coverage
-from mdevemu.definitions import Definition, Definitions
-from mdevemu.errors import ConfigError
+from mdevemu.definitions import Attributes, Definition, Definitions
+from mdevemu.errors import ConfigError, shown
 from mdevemu.faults import Faults
 from mdevemu.following import Following
 from mdevemu.inspection import Inspection
@@ -163,6 +163,7 @@ class Emulator:
                     Argument("uuid", optional=True),
                     Argument("name", optional=True),
                     Argument("weight", "int", optional=True),
+                    Argument("attributes", "object", optional=True),
                 ],
             ),
             Command(
@@ -270,32 +271,40 @@ class Emulator:
         uuid: str | None = None,
         name: str | None = None,
         weight: int | None = None,
+        attributes: dict[str, object] | None = None,
     ) -> dict[str, object]:
-        return self._show(self._create_at(type, uuid, name, weight))
+        given = [] if weight is None else [("weight", str(weight))]
+        for key, value in (attributes or {}).items():
+            if not isinstance(value, str):
+                raise ConfigError("attributes", f"{key}: {shown(value)} is not a text")
+            given.append((key, value))
+        return self._show(self._create_at(type, uuid, name, None, tuple(given)))
 
     def _create_at(
         self,
         type: str,
         uuid: str | None,
         name: str | None,
-        weight: int | None,
-        place: Place | None = None,
+        place: Place | None,
+        given: Attributes,
     ) -> Mdev:
-        """Make an mdev with its socket."""
-        mdev = self.parent.create(type, uuid=uuid, name=name, weight=weight, place=place)
+        """Make an mdev with its attributes and its socket."""
+        mdev = self.parent.create(type, uuid=uuid, name=name, place=place)
         try:
-            self._serve(mdev)
+            self._serve(mdev, given)
         except ConfigError:
             self.parent.remove(mdev)
             raise
         return mdev
 
-    def _serve(self, mdev: Mdev) -> dict[str, object]:
-        """Give a new mdev its socket.
+    def _serve(self, mdev: Mdev, given: Attributes) -> dict[str, object]:
+        """Give a new mdev its attributes and its socket.
 
         Raises:
-            ConfigError: it cannot have one.
+            ConfigError: an attribute is refused, or there can be no socket.
         """
+        for name, value in given:
+            attributes.write(self.parent, mdev, name, value)
         path = self._runtime / f"mdev-{mdev.uuid}.sock"
         self._servers[mdev.uuid] = Server(
             path, mdev.function, mdev.space, self._loop, self.trace, mdev.name
@@ -309,13 +318,7 @@ class Emulator:
         """Create an mdev with its attributes, or not at all; one that was brought back stays."""
         if definition.uuid in self.parent.mdevs:
             return
-        mdev = self._create_at(definition.type, definition.uuid, None, None)
-        try:
-            for name, value in definition.attributes:
-                attributes.write(self.parent, mdev, name, value)
-        except ConfigError:
-            self._remove(mdev)
-            raise
+        self._create_at(definition.type, definition.uuid, None, None, definition.attributes)
 
     def _not_started(self, uuid: str, wrong: ConfigError) -> None:
         self.trace.emit("mdev.not_started", uuid=uuid, why=str(wrong))
@@ -337,8 +340,7 @@ class Emulator:
         self.control.event("MDEV_REMOVED", {"uuid": mdev.uuid, "name": mdev.name})
 
     def _set_weight(self, uuid: str, weight: int) -> dict[str, object]:
-        self.parent.set_weight(self.parent.find(uuid), weight)
-        return {}
+        return self._set_attribute(uuid, "weight", str(weight))
 
     def _query_attributes(self, uuid: str) -> list[dict[str, object]]:
         mdev = self.parent.find(uuid)

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mdevemu.control import Argument, Command
+from mdevemu.definitions import Attributes
 from mdevemu.durable import Draft
 from mdevemu.errors import ConfigError, RequestError, StateError
-from mdevemu.mdev import kept
+from mdevemu.mdev import attributes, kept
 from mdevemu.mdev.kept import SUFFIX, Definition
 from mdevemu.mdev.migration import Migration
 from mdevemu.mdev.parent import Mdev, Parent
@@ -31,9 +32,11 @@ class Keeping:
         parent: Parent,
         folder: Path | None,
         tell: Callable[[str, Mapping[str, object]], None],
-        serve: Callable[[Mdev], dict[str, object]],
+        serve: Callable[[Mdev, Attributes], dict[str, object]],
     ) -> None:
-        """``folder`` survives us, if there is one; ``serve`` gives a new mdev its socket.
+        """``folder`` survives us, if there is one.
+
+        ``serve`` gives a new mdev its attributes and its socket.
 
         Raises:
             ConfigError: the folder cannot be made.
@@ -123,7 +126,9 @@ class Keeping:
         try:
             draft = Draft(path, mode=0o600)
             definition = Definition(
-                mdev.uuid, mdev.name, mdev.type.id, mdev.flow.weight, **asdict(mdev.place)
+                *(mdev.uuid, mdev.name, mdev.type.id),
+                **asdict(mdev.place),
+                attributes=attributes.writable(mdev),
             )
             draft.write(kept.first_line(definition))
             for part in migration.whole(kept.PART):
@@ -170,27 +175,21 @@ class Keeping:
         """
         was, parts = kept.read(path)
         try:
-            mdev = self._parent.create(
-                was.type,
-                uuid=was.uuid,
-                name=was.name,
-                weight=was.weight,
-                place=was.place,
-            )
+            mdev = self._parent.create(was.type, uuid=was.uuid, name=was.name, place=was.place)
         except ConfigError as wrong:
             raise ConfigError(f"{path}: {wrong.where}", wrong.wrong, wrong.number) from None
         migration = mdev.function.migration
         try:
             if migration is None:
-                raise ConfigError(str(path), f"{was.type} cannot be moved")
+                raise ConfigError("type", f"{was.type} cannot be moved")
             migration.restore(parts)
-            return self._serve(mdev)
+            return self._serve(mdev, was.attributes)
         except StateError as wrong:
             self._parent.remove(mdev)
             raise ConfigError(str(path), wrong.reason) from None
-        except ConfigError:
+        except ConfigError as wrong:
             self._parent.remove(mdev)
-            raise
+            raise ConfigError(f"{path}: {wrong.where}", wrong.wrong, wrong.number) from None
 
     # Commands.
 

@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mdevemu.control import Argument, Command
+from mdevemu.definitions import Attributes
 from mdevemu.errors import ConfigError, shown, unknown
+from mdevemu.mdev import attributes
 from mdevemu.mdev.parent import Mdev, Parent
 from mdevemu.profile import Place
 from mdevemu.profile.layout import Plan, plan
@@ -15,12 +17,12 @@ class Hands:
     """What applying a layout does to mdevs.
 
     Attributes:
-        create: make one, by type id, UUID, name, weight and place; it has a socket then.
+        create: make one, by type id, UUID, name, place and attributes; it has a socket then.
         remove: take one back.
         attached: UUIDs of those with a VMM.
     """
 
-    create: Callable[[str, str | None, str | None, int | None, Place], Mdev]
+    create: Callable[[str, str | None, str | None, Place, Attributes], Mdev]
     remove: Callable[[Mdev], None]
     attached: Callable[[], set[str]]
 
@@ -105,22 +107,16 @@ class _Former:
     type: str
     uuid: str | None = None
     name: str | None = None
-    weight: int | None = None
     place: Place = Place()  # noqa: RUF009 (it is frozen)
-    limits: tuple[int, int] = (0, 0)
+    attributes: Attributes = ()
 
     @classmethod
     def of(cls, mdev: Mdev) -> "_Former":
         name = None if mdev.name == mdev.uuid else mdev.name
-        limits = mdev.flow.limits
-        rates = limits.bandwidth.rate, limits.commands.rate
-        return cls(mdev.type.id, mdev.uuid, name, mdev.flow.weight, mdev.place, rates)
+        return cls(mdev.type.id, mdev.uuid, name, mdev.place, attributes.writable(mdev))
 
     def again(self, hands: Hands, place: Place) -> Mdev:
         """Make it, in a free place, its own or another."""
-        mdev = hands.create(self.type, self.uuid, self.name, self.weight, place)
+        mdev = hands.create(self.type, self.uuid, self.name, place, self.attributes)
         assert mdev.place == place, "what was planned is free"
-        limits = mdev.flow.limits
-        for bucket, rate in zip((limits.bandwidth, limits.commands), self.limits, strict=True):
-            bucket.set(rate)
         return mdev

@@ -5,7 +5,7 @@ import dataclasses
 import click
 
 from hostctl.accesses import Accesses
-from hostctl.cli import mdev_state, mdevctl
+from hostctl.cli import mdev_attributes, mdev_state, mdevctl
 from hostctl.cli.explain import show_explanation
 from hostctl.cli.options import Commands, connected, emulator_options, json_option
 from hostctl.control import Mdev
@@ -30,7 +30,8 @@ def mdev() -> None:
     """Types, definitions, and slices in being: mdevctl's verbs, and a few of our own."""
 
 
-for command in (*mdevctl.COMMANDS, mdev_state.save, mdev_state.restore, mdev_state.move_):
+own = (mdev_attributes.set_, mdev_state.save, mdev_state.restore, mdev_state.move_)
+for command in (*mdevctl.COMMANDS, *own):
     mdev.add_command(command)
 
 

@@ -4,6 +4,7 @@ import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mdevemu.definitions import Attributes
 from mdevemu.errors import ConfigError, shown, unknown
 from mdevemu.mdev.parent import Mdev, Parent
 
@@ -51,6 +52,11 @@ ATTRIBUTES: dict[str, Attribute] = {
     "weight": Attribute(lambda mdev: str(mdev.flow.weight), _set_weight),
     "work_queue": Attribute(lambda mdev: mdev.place.work_queue or ""),
 }
+
+
+def writable(mdev: Mdev) -> Attributes:
+    """All that can be written of an mdev, as it is now."""
+    return tuple((name, each.read(mdev)) for name, each in ATTRIBUTES.items() if each.write)
 
 
 def write(parent: Parent, mdev: Mdev, name: str, value: str) -> None:

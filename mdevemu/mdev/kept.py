@@ -10,6 +10,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from mdevemu.definitions import Attributes
 from mdevemu.errors import ConfigError, shown
 from mdevemu.profile import Place
 from mdevemu.units import KIB, MIB
@@ -18,19 +19,24 @@ SUFFIX = ".mdev"
 PART = MIB
 """Bytes that are read or written in one step."""
 LONGEST_LINE = 4 * KIB
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """What an operator had said of an mdev."""
+    """What an operator had said of an mdev.
+
+    Attributes:
+        hbm, work_queue: its place.
+        attributes: all that can be written, in the order in which it is.
+    """
 
     uuid: str
     name: str
     type: str
-    weight: int
     hbm: int | None
     work_queue: str | None
+    attributes: Attributes
 
     @property
     def place(self) -> Place:
@@ -40,7 +46,8 @@ class Definition:
 
 def first_line(definition: Definition) -> bytes:
     """What a file begins with."""
-    return json.dumps({"mdevemu-state": FORMAT, **asdict(definition)}).encode() + b"\n"
+    facts = asdict(definition) | {"attributes": dict(definition.attributes)}
+    return json.dumps({"mdevemu-state": FORMAT, **facts}).encode() + b"\n"
 
 
 def read(path: Path) -> tuple[Definition, Iterator[bytes]]:
@@ -85,9 +92,9 @@ def _definition(path: Path, line: bytes) -> Definition:
         "uuid": (str,),
         "name": (str,),
         "type": (str,),
-        "weight": (int,),
         "hbm": (int, NoneType),
         "work_queue": (str, NoneType),
+        "attributes": (dict,),
     }
     if given.keys() != kinds.keys():
         raise ConfigError(str(path), f"has the keys {shown(sorted(given))}, not {sorted(kinds)}")
@@ -95,7 +102,11 @@ def _definition(path: Path, line: bytes) -> Definition:
         if type(given[key]) not in accepted:
             kind = accepted[0].__name__
             raise ConfigError(f"{path}: {key}", f"{shown(given[key])} is no {kind}")
-    return Definition(**given)
+    attributes = given.pop("attributes")
+    for name, value in attributes.items():
+        if type(value) is not str:
+            raise ConfigError(f"{path}: attributes: {name}", f"{shown(value)} is no str")
+    return Definition(**given, attributes=tuple(attributes.items()))
 
 
 def _cannot(path: Path, wrong: OSError) -> ConfigError:

@@ -200,7 +200,6 @@ class Parent:
         *,
         uuid: str | None = None,
         name: str | None = None,
-        weight: int | None = None,
         place: Place | None = None,
     ) -> Mdev:
         """Make a slice; without a UUID it gets a random one.
@@ -215,8 +214,6 @@ class Parent:
         uuid = _uuid(uuid)
         if name is not None and not is_name(name):
             raise ConfigError("name", f"{shown(name)} (accepted: {NAME_CHARACTERS})")
-        if weight is not None:
-            _check_weight(weight)
         for what, wanted in (("uuid", uuid), ("name", name)):
             if wanted in self.mdevs or wanted in self._names:
                 raise ConfigError(what, f"there is an mdev {wanted!r}", errno.EEXIST)
@@ -228,7 +225,7 @@ class Parent:
             partition, space = self._take(kind, place)
         except RequestError as refused:
             raise ConfigError("type", f"{kind.id}: {refused.reason}", errno.EUSERS) from None
-        flow = self.scheduler.flow(weight or self._weight(kind, place))
+        flow = self.scheduler.flow(self._weight(kind, place))
         port = space.port()
         given = Slice(
             name=name or uuid,
@@ -316,7 +313,8 @@ class Parent:
         Raises:
             ConfigError: the weight is out of range.
         """
-        _check_weight(weight)
+        if not 1 <= weight <= MAX_WEIGHT:
+            raise ConfigError("weight", f"{weight} (accepted: 1 to {MAX_WEIGHT})")
         mdev.flow.weight = weight
 
     def set_limit(self, mdev: Mdev, limit: str, rate: int) -> None:
@@ -361,16 +359,6 @@ def _no_room(now: Occupancy, kind: MdevType) -> str:
     rooms = {each.id: now.available(each) for each in now.spec.types}
     fits = ", ".join(f"{name} ({room})" for name, room in rooms.items() if room)
     return f"{kind.id}: {'; '.join(now.lacking(kind))} (fits now: {fits or 'no type'})"
-
-
-def _check_weight(weight: int) -> None:
-    """Refuse a weight that is out of range.
-
-    Raises:
-        ConfigError: it is.
-    """
-    if not 1 <= weight <= MAX_WEIGHT:
-        raise ConfigError("weight", f"{weight} (accepted: 1 to {MAX_WEIGHT})")
 
 
 def _uuid(given: str | None) -> str:

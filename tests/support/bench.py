@@ -80,9 +80,11 @@ class Bench:
         for mdev in list(self.parent.mdevs.values()):
             self.parent.remove(mdev)
 
-    def mdev(self, kind="native", **wanted):
+    def mdev(self, kind="native", weight=None, **wanted):
         """A new mdev of a type, by the type's short name."""
         mdev = self.parent.create(f"mdevemu-{kind}", **wanted)
+        if weight is not None:
+            self.parent.set_weight(mdev, weight)
         mdev.function.write(CONFIG, COMMAND, MEMORY_AND_BUS_MASTER)
         return mdev
 

@@ -44,7 +44,8 @@ def guest_of(control, **wanted):
 
 def test_client_goes_on_with_its_ring_after_the_emulator_was_started_anew(folder):
     serving = start(folder)
-    made, guest = guest_of(serving.control(), name="red", weight=7)
+    control = serving.control()
+    made, guest = guest_of(control, name="red", weight=7, attributes={"command_limit": "5000"})
     queue = Queue(guest, 0, interrupt=True, vector=1)
     queue.enable()
     fill = descriptor("fill", DESTINATION_HBM, destination=64, length=4096, operand=PATTERN)
@@ -56,12 +57,15 @@ def test_client_goes_on_with_its_ring_after_the_emulator_was_started_anew(folder
     guest.leave()
 
     serving = start(folder)
-    (mdev,) = serving.control()("query-mdevs")
+    control = serving.control()
+    (mdev,) = control("query-mdevs")
     assert {key: mdev[key] for key in ("uuid", "name", "weight")} == {
         "uuid": made["uuid"],
         "name": "red",
         "weight": 7,
     }
+    kept = {each["name"]: each["value"] for each in control("query-attributes", uuid="red")}
+    assert kept["command_limit"] == "5000"
     guest.attach(mdev["socket"])
     queue.submit(descriptor("copy", SOURCE_HBM, source=64, destination=DATA, length=4096))
     guest.work(queue)
@@ -141,7 +145,9 @@ def test_state_that_was_saved_on_request_survives_a_crash(folder):
         (lambda data: data + b"x", "after its end"),
         (lambda data: data[:-100] + bytes([data[-100] ^ 1]) + data[-99:], "checksum"),
         (lambda data: data.replace(b"mdevemu-native", b"mdevemu-naive", 1), "naive"),
-        (lambda data: data.replace(b'"weight": 2', b'"weight": 0', 1), "weight"),
+        (lambda data: data.replace(b'"weight": "2"', b'"weight": "0"', 1), "weight: 0 (accepted"),
+        (lambda data: data.replace(b'"weight": "2"', b'"weight": 2', 1), "weight: 2 is no str"),
+        (lambda data: data.replace(b'"weight": ', b'"eight": ', 1), "'eight'"),
     ],
 )
 def test_broken_file_is_an_error_that_names_it_and_stays(folder, spoil, says):

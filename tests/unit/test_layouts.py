@@ -6,6 +6,7 @@ import pytest
 
 from mdevemu.errors import ConfigError
 from mdevemu.layouts import Hands, Layouts
+from mdevemu.mdev import attributes
 from mdevemu.mdev.parent import Parent
 from mdevemu.profile import load, locate
 from mdevemu.trace import Trace
@@ -21,19 +22,24 @@ class Machine:
         self.left = fatal
         self.layouts = Layouts(self.parent, Hands(self.create, self.parent.remove, set))
         for name, kind in (("red", "1g.5gb"), ("blue", "1g.5gb"), ("green", "2g.10gb")):
-            self.parent.create(f"mdevemu-{kind}", name=name, weight=len(name))
+            made = self.parent.create(f"mdevemu-{kind}", name=name)
+            attributes.write(self.parent, made, "weight", str(len(name)))
+            attributes.write(self.parent, made, "bandwidth_limit", "1000000")
 
-    def create(self, kind, uuid, name, weight, place):
+    def create(self, kind, uuid, name, place, given):
         if self.left is not None:
             self.left -= 1
             if self.left == 0:
                 raise ConfigError("socket", "no descriptor is left", errno.EUSERS)
-        return self.parent.create(kind, uuid=uuid, name=name, weight=weight, place=place)
+        made = self.parent.create(kind, uuid=uuid, name=name, place=place)
+        for attribute, value in given:
+            attributes.write(self.parent, made, attribute, value)
+        return made
 
     def state(self):
         """Everything of an mdev that an operator sees, by UUID."""
         return {
-            mdev.uuid: (mdev.name, mdev.type.id, mdev.flow.weight, mdev.place)
+            mdev.uuid: (mdev.name, mdev.type.id, attributes.writable(mdev), mdev.place)
             for mdev in self.parent.mdevs.values()
         }
 
@@ -49,8 +55,9 @@ def test_refusal_on_the_way_leaves_all_as_it_was():
     machine = Machine()
     plan = machine.layouts.apply(WANTED, force=False)
     assert len(plan.create) == 4
-    names = {name: weight for name, _, weight, _ in machine.state().values()}
-    assert (names["red"], names["blue"], len(names)) == (3, 4, 4)
+    found = {name: dict(given) for name, _, given, _ in machine.state().values()}
+    assert (found["red"]["weight"], found["blue"]["weight"], len(found)) == ("3", "4", 4)
+    assert found["red"]["bandwidth_limit"] == "1000000"
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,27 @@ def weights(control: Control) -> dict[str, int]:
     return {mdev.uuid: mdev.weight for mdev in control.mdevs()}
 
 
+def test_set_changes_all_that_is_given_or_nothing(
+    serving: Serving, control: Control, tmp_path: Path
+) -> None:
+    control.create(NATIVE, name="red", uuid=A, weight=None)
+    hostctl = Hostctl(tmp_path)
+    where = ("--control", str(serving.runtime / "control.sock"))
+    done = hostctl.run("mdev", "set", "red", "weight=9", "command_limit=50", *where)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    found = {each.name: each.value for each in control.attributes(A)}
+    assert (found["weight"], found["command_limit"]) == ("9", "50")
+    for wrong, says in (
+        ("command_limit=x", "whole number"),
+        ("weight", "no value"),
+        ("b=1", "'b'"),
+    ):
+        done = hostctl.run("mdev", "set", "red", "weight=7", wrong, *where)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert says in done.stderr
+        assert {each.name: each.value for each in control.attributes(A)} == found
+
+
 def test_output_is_mdevctls(serving: Serving, control: Control, tmp_path: Path) -> None:
     hostctl = Hostctl(tmp_path)
     where = ("--control", str(serving.runtime / "control.sock"))
