@@ -21,6 +21,8 @@ from hostctl.vm.spec import Machine, Plan, Slot
 from mdevemu.errors import ConfigError
 
 BOOT_SECONDS = 180.0
+_LEAVE_SECONDS = 2.0
+_PAUSE = 0.01
 
 
 def plan(spec: LabSpec, vm: VmSpec, folder: Folder, accelerator: str) -> Plan:
@@ -112,9 +114,20 @@ class Lab:
         return made
 
     def remove_mdev(self, name: str) -> None:
-        """Remove an mdev that no VM has."""
+        """Remove an mdev that no VM has, or that of one that was just turned off.
+
+        Raises:
+            ConfigError: a VM has it.
+        """
+        # Where QEMU has an io_uring, the kernel closes its sockets a moment after its end.
+        end = time.monotonic() + _LEAVE_SECONDS
+        while self._attached(name) and time.monotonic() < end:
+            time.sleep(_PAUSE)
         self.emulator.control.remove(name)
         del self.mdevs[name]
+
+    def _attached(self, name: str) -> bool:
+        return any(each.attached for each in self.emulator.control.mdevs() if each.name == name)
 
     def start_vms(self, machine: Machine, accelerator: str) -> None:
         """Start every VM; none need be ready when this returns.
