@@ -10,7 +10,7 @@ from hostctl.cli.options import Commands, emulator_options
 from hostctl.control import Control
 from hostctl.output import Output
 from hostctl.sysfs import callout
-from hostctl.sysfs.mount import load_binding, serve
+from hostctl.sysfs.mount import check, load_binding, serve
 from images.progress import Console
 from mdevemu.definitions import FOLDER
 from mdevemu.errors import ConfigError
@@ -34,6 +34,7 @@ def mount(folder: Path, lab: str | None, control: str | None) -> None:
     output = Output()
     path = control or runtime.select(lab)[1].control
     Control(path).close()
+    check()
     place = folder / "sys"
     _prepare(folder, place)
     binding = load_binding(Console(output.err))

@@ -8,6 +8,7 @@ import ctypes.util
 import errno
 import os
 import platform
+import shutil
 import signal
 import stat
 import time
@@ -24,11 +25,35 @@ from images.recipe import of_release
 from images.sysroot import LIBRARIES, Sysroot
 from mdevemu.errors import ConfigError
 
+DEVICE = Path("/dev/fuse")
+HELPER = "fusermount3"
+"""Mounts for those who may not."""
+
 LAST_OF_START = 6
 """The highest status of fuse_main that tells of a failure before files are served."""
 
 PAGE = 4096
 """What sysfs calls the size of every file, in bytes."""
+
+
+def check(device: Path = DEVICE) -> None:
+    """See that this user may serve files.
+
+    Raises:
+        HostError: the machine has no FUSE, or it is not for this user.
+    """
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        raise HostError(f"there is no {device}", "modprobe fuse (as root)") from None
+    except PermissionError:
+        fix = f"chmod 666 {device} (as root; udev does so on an installed Debian)"
+        raise HostError(f"{device} is not for this user", fix) from None
+    except OSError as error:
+        raise HostError(f"{device}: {error.strerror}", "modprobe fuse (as root)") from None
+    if os.geteuid() != 0 and not shutil.which(HELPER):
+        fix = "apt-get install fuse3, or run it in a namespace: unshare -Urm"
+        raise HostError(f"there is no {HELPER}, which mounts for users who are not root", fix)
 
 
 def load_binding(progress: Progress) -> ModuleType:
@@ -161,7 +186,7 @@ def serve(binding: ModuleType, connect: Callable[[], Control], folder: Path) -> 
     except RuntimeError as error:
         if error.args[0] > LAST_OF_START:
             return  # a signal ended it
-        fix = "apt-get install fuse3 (its fusermount3 mounts for users), or 'unshare -Urm' before"
+        fix = f"libfuse has said above why; root without the right to mount needs {HELPER}, too"
         raise HostError(f"{folder} cannot be mounted", fix) from None
 
 

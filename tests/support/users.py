@@ -1,0 +1,40 @@
+"""Another user of the machine; only root can become one."""
+
+import os
+import subprocess
+from contextlib import contextmanager
+
+import pytest
+
+STRANGER = 51_234
+"""An id that no user has."""
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+@contextmanager
+def nobody_special():
+    """This process has no more rights than a user who is not root."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(STRANGER)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+def run_as(uid, script, *arguments):
+    """What a Python script of another user prints, who may read nothing of ours."""
+    done = subprocess.run(
+        ["/usr/bin/python3", "-I", "-c", script, *map(str, arguments)],
+        user=uid,
+        group=uid,
+        extra_groups=[],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
