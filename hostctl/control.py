@@ -39,6 +39,7 @@ class Mdev:
         attach: how it sits in the IOMMU: pasid or rid.
         pasid: None if its guest has PASIDs of its own.
         socket: path of its vfio-user socket.
+        users: ids of those who may connect to it, besides the emulator's own and root.
         hbm_base: where its HBM begins, in bytes from the start of the accelerator's.
         hbm_size: bytes; 0 if its type has none.
         attached: a VMM is connected.
@@ -53,6 +54,7 @@ class Mdev:
     pasid: int | None
     socket: str
     weight: int
+    users: tuple[int, ...]
     hbm_base: int
     hbm_size: int
     attached: bool
@@ -266,6 +268,7 @@ def _mdev(reply: Table) -> Mdev:
         pasid=None if reply.raw("pasid") is None else reply.whole("pasid", 0),
         socket=reply.text("socket"),
         weight=reply.whole("weight", 1),
+        users=reply.wholes("users"),
         hbm_base=hbm.whole("base", 0) if hbm else 0,
         hbm_size=hbm.whole("size", 0) if hbm else 0,
         attached=reply.truth("attached"),
@@ -378,9 +381,18 @@ class Control:
         """Every mdev that exists."""
         return [_mdev(reply) for reply in self._list("query-mdevs")]
 
-    def create(self, kind: str, *, name: str | None, uuid: str | None, weight: int | None) -> Mdev:
-        """Create an mdev of the type with id ``kind``."""
-        return _mdev(self._table("create-mdev", type=kind, name=name, uuid=uuid, weight=weight))
+    def create(
+        self,
+        kind: str,
+        *,
+        name: str | None,
+        uuid: str | None,
+        weight: int | None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> Mdev:
+        """Create an mdev of the type with id ``kind``, with these attributes."""
+        given = {"name": name, "uuid": uuid, "weight": weight, "attributes": attributes}
+        return _mdev(self._table("create-mdev", type=kind, **given))
 
     def remove(self, mdev: str, *, force: bool = False) -> None:
         """Remove the mdev of that UUID or name; with ``force`` also under a VMM's hands."""

@@ -8,8 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
+from mdevemu import acl
 from mdevemu.autostart import start_defined
 from mdevemu.control import Argument, Command, Control
 from mdevemu.coverage import Coverage
@@ -26,6 +28,7 @@ from mdevemu.mdev.parent import Mdev, Parent
 from mdevemu.profile import DEVICE_API, AcceleratorSpec, Place
 from mdevemu.reprogramming import Reprogramming
 from mdevemu.trace import Event, Trace
+from mdevemu.users import Users
 from mdevemu.vfio_user.server import Server
 
 CONTROL_SOCKET = "control.sock"
@@ -63,6 +66,7 @@ class Emulator:
         self._layouts = Layouts(self.parent, hands)
         self.keeping = Keeping(self.parent, state, self._tell, self._serve)
         self.following = Following(self.parent)
+        self.users = Users(self.parent, runtime)
         _make_private(runtime)
         self._loop = Loop(clock, self.parent.scheduler.alarms)
         self._loop.work(self.work)
@@ -140,10 +144,16 @@ class Emulator:
             self._loop.stop()
 
     def _heard(self, event: Event) -> None:
-        """Tell control clients of VMMs that come and go."""
-        names = {"session.open": "CLIENT_CONNECTED", "session.close": "CLIENT_DISCONNECTED"}
-        if name := names.get(event.name):
-            self.control.event(name, {"mdev": event.facts["session"]})
+        """Tell control clients of VMMs that come and go, and of those that may not."""
+        names = {
+            "session.open": ("CLIENT_CONNECTED", ()),
+            "session.close": ("CLIENT_DISCONNECTED", ()),
+            "session.refused": ("CLIENT_REFUSED", ("reason", "uid", "pid")),
+        }
+        if event.name in names:
+            name, keys = names[event.name]
+            told = {key: event.facts[key] for key in keys if key in event.facts}
+            self.control.event(name, {"mdev": event.facts["session"]} | told)
 
     # Commands of the control socket.
 
@@ -260,6 +270,7 @@ class Emulator:
             "pasid": mdev.space.pasid,
             "socket": str(self._servers[mdev.uuid].path),
             "weight": mdev.flow.weight,
+            "users": sorted(mdev.users),
             "hbm": {"base": part.offset, "size": part.size} if part else None,
             "work-queue": mdev.place.work_queue,
             "attached": self._servers[mdev.uuid].attached,
@@ -306,9 +317,15 @@ class Emulator:
         for name, value in given:
             attributes.write(self.parent, mdev, name, value)
         path = self._runtime / f"mdev-{mdev.uuid}.sock"
-        self._servers[mdev.uuid] = Server(
-            path, mdev.function, mdev.space, self._loop, self.trace, mdev.name
-        )
+        server = Server(path, mdev.function, mdev.space, self._loop, self.trace, mdev.name)
+        mdev.admit = partial(self.users.admit, mdev, server)
+        if mdev.users:
+            try:
+                mdev.admit(mdev.users)
+            except ConfigError:
+                server.close()
+                raise
+        self._servers[mdev.uuid] = server
         self.coverage.watch(mdev)
         shown = self._show(mdev)
         self.control.event("MDEV_CREATED", shown)
@@ -334,6 +351,7 @@ class Emulator:
 
     def _remove(self, mdev: Mdev) -> None:
         self._servers.pop(mdev.uuid).close()
+        self.users.forget(mdev)
         self.inspection.collect()  # while its PASID is still its own
         self.faults.forget(mdev)
         self.parent.remove(mdev)
@@ -380,6 +398,8 @@ def _make_private(folder: Path) -> None:
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid == os.getuid() and acl.admitted(folder):
+            acl.admit(folder, (), 0)  # they were users of a run that was killed
         facts = folder.stat()
     except OSError as error:
         raise ConfigError(str(folder), error.strerror or str(error)) from None

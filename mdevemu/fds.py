@@ -1,13 +1,14 @@
-"""File descriptors that somebody owns, and sockets that only their owner may use."""
+"""File descriptors that somebody owns, and sockets that only their owner may use by default."""
 
 import contextlib
 import os
 import socket
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Self
 
+from mdevemu import acl
 from mdevemu.errors import ConfigError
 
 
@@ -187,6 +188,17 @@ class Listener:
             raise
         client.setblocking(False)
         return client
+
+    def admit(self, users: Collection[int]) -> None:
+        """Let these users connect, too, where its folder lets them through; nobody else.
+
+        Raises:
+            ConfigError: the file system knows no users to admit; nothing was changed.
+        """
+        try:
+            acl.admit(self.path, users, acl.READ | acl.WRITE)
+        except OSError as wrong:
+            raise ConfigError("users", f"{self.path}: {wrong.strerror}") from None
 
     def close(self) -> None:
         """Stop listening and remove the socket."""

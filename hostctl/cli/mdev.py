@@ -59,6 +59,13 @@ def show(names: tuple[str, ...], lab: str | None, control: str | None, as_json: 
 @click.option("--name", help="What to call it; the emulator makes a name up otherwise.")
 @click.option("--uuid", help="Its UUID; the emulator makes one up otherwise.")
 @click.option("--weight", type=click.IntRange(1), help="Its share of the engines against others.")
+@click.option(
+    "--user",
+    "users",
+    metavar="NAME|UID",
+    multiple=True,
+    help="Who may connect to it, besides the emulator's own user and root; several times for more.",
+)
 @click.option("--explain", is_flag=True, help="Create nothing; say whether it fits, or why not.")
 @emulator_options
 @json_option
@@ -67,6 +74,7 @@ def create(
     name: str | None,
     uuid: str | None,
     weight: int | None,
+    users: tuple[str, ...],
     explain: bool,
     lab: str | None,
     control: str | None,
@@ -81,7 +89,9 @@ def create(
     with connected(lab, control) as emulator:
         if explain:
             return show_explanation(emulator.explain(kind), output)
-        made = emulator.create(kind, name=name, uuid=uuid, weight=weight)
+        given = {mdev_attributes.USERS: mdev_attributes.ids(users)} if users else {}
+        made = emulator.create(kind, name=name, uuid=uuid, weight=weight, attributes=given)
+    mdev_attributes.warn(output, made)
     if output.json:
         output.record("mdev.create", {"mdev": dataclasses.asdict(made)})
     else:

@@ -40,6 +40,31 @@ def _set_commands(parent: Parent, mdev: Mdev, value: str) -> None:
     parent.set_limit(mdev, "commands", _whole("command_limit", value))
 
 
+NOBODY = "none"
+OVERFLOW = 65534
+"""The id that stands for all users who have none here.  Spec: user_namespaces(7), overflowuid"""
+_LAST_USER = 0xFFFF_FFFE
+"""Spec: setreuid(2): the id above it is none."""
+
+
+def _users(mdev: Mdev) -> str:
+    return ",".join(map(str, sorted(mdev.users))) or NOBODY
+
+
+def _set_users(parent: Parent, mdev: Mdev, value: str) -> None:
+    users = frozenset(_user(each.strip()) for each in value.split(",") if value != NOBODY)
+    mdev.admit(users)
+    mdev.users = users
+
+
+def _user(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= _LAST_USER):
+        raise ConfigError("users", f"{shown(text)} (accepted: {NOBODY}, or ids, as in 109,64055)")
+    if int(text) == OVERFLOW:
+        raise ConfigError("users", f"{text} stands for everybody who has no id here")
+    return int(text)
+
+
 ATTRIBUTES: dict[str, Attribute] = {
     "bandwidth_limit": Attribute(lambda mdev: str(mdev.flow.limits.bandwidth.rate), _set_bandwidth),
     "busy_ns": Attribute(lambda mdev: str(mdev.flow.busy_ns)),
@@ -49,6 +74,7 @@ ATTRIBUTES: dict[str, Attribute] = {
     "name": Attribute(lambda mdev: mdev.name),
     "pasid": Attribute(lambda mdev: "" if mdev.space.pasid is None else str(mdev.space.pasid)),
     "personality": Attribute(lambda mdev: mdev.type.personality),
+    "users": Attribute(_users, _set_users),
     "weight": Attribute(lambda mdev: str(mdev.flow.weight), _set_weight),
     "work_queue": Attribute(lambda mdev: mdev.place.work_queue or ""),
 }

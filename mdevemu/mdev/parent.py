@@ -54,6 +54,8 @@ class Mdev:
         place: what it has of everything that slices share.
         partition: its HBM, None if its type has none.
         flow: its place at the scheduler.
+        users: ids of those who may connect to it, besides the accelerator's own and root.
+        admit: lets these users and no others connect, or raises ConfigError.
     """
 
     uuid: str
@@ -66,6 +68,8 @@ class Mdev:
     flow: Flow
     personality: Personality[Any]
     function: MdevFunction
+    users: frozenset[int] = frozenset()
+    admit: Callable[[frozenset[int]], None] = lambda users: None
 
 
 class Parent:

@@ -42,8 +42,8 @@ class Server:
     ) -> None:
         """Listen on ``path``, which only this user can connect to.
 
-        ``name`` says in the trace which server it is.  ``users`` are the user ids that
-        clients may have, whoever passed them the socket: ours and root's if not given.
+        ``name`` says in the trace which server it is.  ``users`` are the ids that clients'
+        users may have, whoever passed them the socket: ours and root's if not given.
 
         Raises:
             ConfigError: nobody can listen there; nothing was changed.
@@ -57,6 +57,8 @@ class Server:
         # It outlives clients: a device that one of them stopped stays so.
         self._mover = Mover(function.migration) if function.migration else None
         self._users = frozenset({os.geteuid(), 0}) if users is None else frozenset(users)
+        self._admitted: frozenset[int] = frozenset()
+        self._peer = 0  # the client's user
         with contextlib.ExitStack() as undo:
             try:
                 # Always ready: how a connection asks for another turn.
@@ -82,6 +84,20 @@ class Server:
     def attached(self) -> bool:
         """A client is there: one that hung up is not, though we may still answer it."""
         return self._connection is not None and not self._connection.hung_up
+
+    def admit(self, users: Collection[int]) -> None:
+        """Let these users connect as well; a client who may not be here any more is sent away.
+
+        Raises:
+            ConfigError: the socket cannot be opened to them; nothing was changed.
+        """
+        self._listener.admit(users)
+        self._admitted = frozenset(users)
+        if not self._may(self._peer):
+            self.disconnect("this user may not any more")
+
+    def _may(self, user: int) -> bool:
+        return user in self._users or user in self._admitted
 
     def disconnect(self, reason: str) -> None:
         """Send the client away, if there is one."""
@@ -117,11 +133,12 @@ class Server:
         pid, uid, _ = _PEER.unpack(
             client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
         )
-        if uid not in self._users:
+        if not self._may(uid):
             client.close()
             reason = "this user may not"
             self._trace.emit("session.refused", session=self.name, reason=reason, uid=uid, pid=pid)
             return
+        self._peer = uid
         session = Session(self._function, self._windows, self._trace, self.name, self._mover)
         self._connection = Connection(
             Transport(client),

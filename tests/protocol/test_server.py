@@ -94,6 +94,20 @@ def test_client_of_a_user_who_may_is_served(tmp_path, make):
     server.close()
 
 
+def test_client_of_a_user_who_may_not_any_more_is_sent_away(tmp_path, make):
+    server = make(tmp_path / "a.sock", users={os.geteuid() + 1})
+    server.admit({os.geteuid(), os.geteuid() + 2})
+    with connect(server.path) as client:
+        client.sendall(hello())
+        server.turn(1)
+        server.admit({os.geteuid()})
+        assert server.connected
+        server.admit({os.geteuid() + 2})
+        assert not server.connected
+    assert server.trace.events[-1].facts["reason"] == "this user may not any more"
+    server.close()
+
+
 def test_umask_is_as_before(tmp_path, make):
     before = os.umask(0o022)
     try:

@@ -24,17 +24,22 @@ def nobody_special():
         os.seteuid(before)
 
 
-def run_as(uid, script, *arguments):
-    """What a Python script of another user prints, who may read nothing of ours."""
-    done = subprocess.run(
+def start_as(uid, script, *arguments):
+    """The process of a Python script of another user, who may read nothing of ours."""
+    return subprocess.Popen(
         ["/usr/bin/python3", "-I", "-c", script, *map(str, arguments)],
         user=uid,
         group=uid,
         extra_groups=[],
         cwd="/",
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=20,
     )
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    return done.stdout
+
+
+def run_as(uid, script, *arguments):
+    """What such a script prints."""
+    with start_as(uid, script, *arguments) as process:
+        out, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    return out

@@ -184,6 +184,7 @@ def test_mdev_is_created_with_a_socket_of_its_own(serving, control):
         "pasid": mdev["pasid"],
         "socket": str(serving.runtime / f"mdev-{uuid}.sock"),
         "weight": 5,
+        "users": [],
         "hbm": {"base": 0, "size": 4 * MIB},
         "work-queue": None,
         "attached": False,

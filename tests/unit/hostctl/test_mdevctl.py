@@ -97,7 +97,8 @@ def test_output_is_mdevctls(serving: Serving, control: Control, tmp_path: Path) 
     hostctl.run("mdev", "start", "-u", A, *where)
     assert hostctl.run("mdev", "list", "-v", *where).stdout == (
         f'{A} {PARENT} {NATIVE} auto (defined)\n  Attrs:\n    @{{0}}: {{"bandwidth_limit":"0"}}\n'
-        '    @{1}: {"command_limit":"0"}\n    @{2}: {"weight":"2"}\n'
+        '    @{1}: {"command_limit":"0"}\n    @{2}: {"users":"none"}\n'
+        '    @{3}: {"weight":"2"}\n'
     )
     assert hostctl.run("mdev", "list", "-d", *where).stdout == (
         f"{A} {PARENT} {NATIVE} auto (active)\n"
