@@ -4,6 +4,9 @@ A full search goes through everything there is, a tenth of a second for a thousa
 comes whenever there is a quarter more than at the last.  So what is there once an mdev was
 created is taken out of what is searched.  An mdev is a cycle itself, so everything is searched
 when as many were removed as are left, and another is created.
+
+What is young is searched seldom: a session that is over leaves nothing to be found, and a
+neighbour may wait for each search.
 """
 
 import gc
@@ -12,6 +15,9 @@ from mdevemu.trace import Event, Trace
 
 FEW = 16
 """Removed mdevs that are not worth a search."""
+
+YOUNG = 10_000
+"""Objects more than before after which what is young is searched; Python's own number is 700."""
 
 
 class Residents:
@@ -26,6 +32,7 @@ class Residents:
         """All that is there now stays, ``there`` mdevs too."""
         self.there = there
         self.gone = 0
+        gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
         self._settle()
         trace.listen(self._heard)
 

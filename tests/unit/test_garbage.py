@@ -18,9 +18,11 @@ def emulator():
     with short_folder() as folder:
         made = Emulator(parse("bench.toml", BASE), folder / "run")
         gc.disable()
+        before = gc.get_threshold()
         Residents(made.trace, 0)
         yield made
         made.close()
+        gc.set_threshold(*before)
         gc.enable()
         gc.unfreeze()
 
