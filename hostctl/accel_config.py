@@ -8,13 +8,13 @@ Source: intel/idxd-config, accel-config-save-config(1), accel-config-load-config
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hostctl.tables import Table
 from mdevemu.errors import ConfigError, shown, unknown
-from mdevemu.profile import AcceleratorSpec, parse
+from mdevemu.profile import AcceleratorSpec, GroupSpec, parse
 from mdevemu.units import MIB
 
 OPERATIONS = {
@@ -26,8 +26,15 @@ OPERATIONS = {
 _DEVICE = re.compile(r"(dsa|iax)(\d{1,3})")
 _MAX_BYTES = 1 << 20
 _MAX_TRANSFER = 16 * MIB  # of one command of the native device
-_ALLOWED = ("read_buffers_allowed", "tokens_allowed")
-"""The name, and what it was before accel-config 3.5."""
+_READ_BUFFERS = 96  # of a DSA of the first kind, which a file does not say
+_OLD = {
+    "read_buffers_allowed": "tokens_allowed",
+    "read_buffers_reserved": "tokens_reserved",
+    "use_read_buffer_limit": "use_token_limit",
+    "read_buffer_limit": "token_limit",
+    "max_read_buffers": "max_tokens",
+}
+"""What keys were called before accel-config 3.5."""
 
 
 def save(spec: AcceleratorSpec, device: str = "dsa0") -> str:
@@ -68,21 +75,30 @@ def save(spec: AcceleratorSpec, device: str = "dsa0") -> str:
     for group in spec.groups:
         facts: dict[str, object] = {"dev": f"group{number}.{ids[group.name]}"}
         if device.startswith("dsa"):
-            facts["read_buffers_reserved"] = facts["use_read_buffer_limit"] = 0
-            facts["read_buffers_allowed"] = group.read_buffers or 0
+            facts["read_buffers_reserved"] = group.reserved
+            facts["use_read_buffer_limit"] = int(group.limited)
+            facts["read_buffers_allowed"] = _allowed(spec, group)
         if queues[group.name]:
             facts["grouped_workqueues"] = queues[group.name]
         members = [{"dev": engines[e], "group_id": ids[group.name]} for e in group.engines]
         groups.append(facts | {"grouped_engines": members})
     whole: dict[str, object] = {"dev": device}
     if device.startswith("dsa"):
-        whole["read_buffer_limit"] = 0
+        whole["read_buffer_limit"] = spec.read_buffer_limit or 0
     whole["groups"] = groups
     grouped = {name for group in spec.groups for name in group.engines}
     if left := [{"dev": dev} for name, dev in engines.items() if name not in grouped]:
         whole["ungrouped_engines"] = left
     # As json-c writes: two spaces, none behind a colon, slashes escaped.
     return json.dumps([whole], indent=2, separators=(",", ":")).replace("/", "\\/") + "\n"
+
+
+def _allowed(spec: AcceleratorSpec, group: GroupSpec) -> int:
+    """How many commands of a group can be under way; 0 for any number."""
+    if spec.read_buffers is None:
+        return group.read_buffers or 0
+    others = sum(each.reserved for each in spec.groups if each is not group)
+    return min(group.read_buffers or spec.read_buffers, spec.read_buffers - others)
 
 
 def load(file: Path, device: str | None, name: str) -> str:
@@ -142,9 +158,7 @@ def _profile(device: Table, name: str) -> dict[str, Any]:
         if not members:
             continue  # a group that is not in use
         engines += ({"name": each, "operations": list(OPERATIONS[kind])} for each in members)
-        allowed = next((group.whole(key, 0) for key in _ALLOWED if group.has(key)), 0)
-        bound = {"read-buffers": allowed} if allowed else {}
-        groups.append({"name": called, "engines": members, **bound})
+        groups.append({"name": called, "engines": members, **_bounds(group)})
         queues += taken
     for each in _list(device, "ungrouped_engines"):
         engines.append({"name": each.text("dev"), "operations": list(OPERATIONS[kind])})
@@ -155,7 +169,42 @@ def _profile(device: Table, name: str) -> dict[str, Any]:
     if not types:
         raise device.refuse("groups", "have no work queue")
     head = {"name": name, "description": f"as {device.text('dev')} in accel-config", "hbm": 0}
+    head |= _read_buffers(device, groups)
     return {"accelerator": head, "engine": engines, "group": groups, "queue": queues, "type": types}
+
+
+def _bounds(group: Table) -> dict[str, object]:
+    """What a group says of read buffers, as keys of a profile's group."""
+    found: dict[str, object] = {}
+    if allowed := _old_or_new(group, "read_buffers_allowed"):
+        found["read-buffers"] = allowed
+    if reserved := _old_or_new(group, "read_buffers_reserved"):
+        found["read-buffers-reserved"] = reserved
+    if _old_or_new(group, "use_read_buffer_limit", 1):
+        found["use-read-buffer-limit"] = True
+    return found
+
+
+def _read_buffers(device: Table, groups: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+    """Read buffers of the whole device, if it matters how many there are, and their limit."""
+    found: dict[str, object] = {}
+    reserved = [each.get("read-buffers-reserved", 0) for each in groups]
+    total = _old_or_new(device, "max_read_buffers")
+    if any(reserved) and not total:
+        shared = (
+            each.get("read-buffers", 0) - mine for each, mine in zip(groups, reserved, strict=True)
+        )
+        total = max(_READ_BUFFERS, sum(reserved) + max(1, *shared))
+    if total:
+        found["read-buffers"] = total
+    if limit := _old_or_new(device, "read_buffer_limit"):
+        found["read-buffer-limit"] = limit
+    return found
+
+
+def _old_or_new(table: Table, key: str, most: int | None = None) -> int:
+    """The number of a key, by whichever name it has; 0 if it has none."""
+    return next((table.whole(each, 0, most) for each in (key, _OLD[key]) if table.has(each)), 0)
 
 
 def _list(table: Table, key: str) -> list[Table]:
@@ -176,12 +225,12 @@ def _queue(queue: Table, group: str) -> dict[str, object]:
 
 
 def _toml(profile: Mapping[str, Any]) -> str:
-    """A profile's text: what its tables hold is texts, whole numbers and lists of texts."""
+    """A profile's text: its tables hold texts, whole numbers, truths and lists of texts."""
     blocks = []
     for kind, tables in profile.items():
         for table in tables if isinstance(tables, list) else [tables]:
             title = f"[[{kind}]]" if isinstance(tables, list) else f"[{kind}]"
-            # JSON's texts, numbers and lists are TOML's as well, but for DEL, which is no label.
+            # What JSON writes of these is TOML as well, but for DEL, which is in no label.
             lines = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
             blocks.append("\n".join([title, *lines, ""]))
     return "\n".join(blocks)

@@ -54,6 +54,12 @@ def show(name: str, as_json: bool) -> None:
         return
     where = f"{found.address} below {found.root}, next to NUMA node {found.numa_node}"
     output.line(f"{found.name}: {where}")
+    for most, whose in (
+        (found.read_buffers, "of all groups"),
+        (found.read_buffer_limit, "of groups that are limited"),
+    ):
+        if most:
+            output.line(f"read buffers {whose}: {most}")
     output.rows(
         "", ("engine", "operations"), [(e.name, " ".join(e.operations)) for e in found.engines]
     )
@@ -62,11 +68,21 @@ def show(name: str, as_json: bool) -> None:
         (q.name, q.group, _mode(q.dedicated), q.size, q.threshold or "-", q.priority)
         for q in found.work_queues.values()
     ]
+    groups = [
+        (
+            g.name,
+            " ".join(g.engines),
+            g.read_buffers or "-",
+            g.reserved,
+            "yes" if g.limited else "no",
+        )
+        for g in found.groups
+    ]
     for columns, rows in (
         (("stack", "size", "engines"), stacks),
         (("link", "to"), [(link.source, link.target) for link in found.links]),
         (("chain", "engines"), [(c.name, " > ".join(c.engines)) for c in found.chains]),
-        (("group", "engines"), [(g.name, " ".join(g.engines)) for g in found.groups]),
+        (("group", "engines", "read buffers", "reserved", "limited"), groups),
         (("queue", "group", "mode", "size", "threshold", "priority"), queues),
     ):
         if rows:

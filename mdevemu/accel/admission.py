@@ -1,8 +1,7 @@
-"""How many commands of a work queue, or of a group, are under way at the same time."""
+"""How many commands of a work queue, of a group, or of several are under way at the same time."""
 
 from collections import deque
 from collections.abc import Generator, Sequence
-from contextlib import suppress
 from typing import TypeAlias
 
 from mdevemu.accel.scheduler import Lane
@@ -11,46 +10,91 @@ Entering: TypeAlias = Generator[int, None, None]
 """Part of a piece of work, see ``mdevemu.accel.scheduler.Work``."""
 
 
-class Admission:
-    """Places for commands that are under way; who finds none waits, first come first served.
+class Places:
+    """Places for commands that are under way; admissions have some each, and share the rest.
 
     Attributes:
-        places: how many there are.
-        taken: how many of them are.
+        shared: how many are for whoever comes.
+        taken: how many of these are.
     """
 
-    def __init__(self, places: int) -> None:
-        assert places >= 1
-        self.places = places
+    def __init__(self, count: int) -> None:
+        assert count >= 1
+        self.shared = count
         self.taken = 0
-        self._waiting: deque[Lane] = deque()
+        self._admissions: list[Admission] = []
+        self._tickets = 0
+
+    def add(self, admission: "Admission") -> None:
+        """Have one more, whose reserved places are no longer for whoever comes."""
+        self.shared -= admission.reserved
+        assert self.shared >= 0
+        self._admissions.append(admission)
+
+    def ticket(self) -> int:
+        """Numbers in the order of those who come to wait."""
+        self._tickets += 1
+        return self._tickets
+
+    def first(self) -> "Admission | None":
+        """Whose oldest waiting command is the next to get a place that is free for it."""
+        able = [each for each in self._admissions if each.waiting and each.room]
+        return min(able, key=lambda each: each.waiting[0][0]) if able else None
+
+    def wake(self) -> None:
+        """Let the next one know, if there is one."""
+        if first := self.first():
+            first.waiting[0][1].wake()
+
+
+class Admission:
+    """Places for commands of one kind; who finds none waits, first come first served.
+
+    Attributes:
+        reserved: how many nobody else gets.
+        taken: how many it has, of those and of the shared ones.
+        waiting: a ticket and a lane for each command that waits, oldest first.
+    """
+
+    def __init__(self, places: Places, reserved: int = 0) -> None:
+        self._places = places
+        self.reserved = reserved
+        self.taken = 0
+        self.waiting: deque[tuple[int, Lane]] = deque()
+        places.add(self)
+
+    @property
+    def room(self) -> bool:
+        """There is a free place for one more."""
+        return self.taken < self.reserved or self._places.taken < self._places.shared
 
     def enter(self, lane: Lane) -> Entering:
         """Take a place for a command of this lane, once there is one."""
-        if self.taken < self.places and not self._waiting:
-            self.taken += 1
+        if self.room and self._places.first() is None:
+            self._take()
             return
-        self._waiting.append(lane)
+        mine = self._places.ticket(), lane
+        self.waiting.append(mine)
         try:
-            while self.taken >= self.places or self._waiting[0] is not lane:
+            while self.waiting[0] is not mine or self._places.first() is not self:
                 lane.park()
                 yield lane.between(0)
-            self.taken += 1
+            self._take()
         finally:
-            with suppress(ValueError):
-                self._waiting.remove(lane)
+            self.waiting.remove(mine)
             # Whoever is first now may have a place already, and nobody else tells it.
-            self._wake()
+            self._places.wake()
 
     def leave(self) -> None:
         """Give the place back."""
         assert self.taken > 0
         self.taken -= 1
-        self._wake()
+        self._places.taken -= self.taken >= self.reserved
+        self._places.wake()
 
-    def _wake(self) -> None:
-        if self._waiting and self.taken < self.places:
-            self._waiting[0].wake()
+    def _take(self) -> None:
+        self._places.taken += self.taken >= self.reserved
+        self.taken += 1
 
 
 def enter(every: Sequence[Admission], lane: Lane) -> Entering:

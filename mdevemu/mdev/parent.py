@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from mdevemu.accel import Personality, Slice
-from mdevemu.accel.admission import Admission
 from mdevemu.accel.engine import Engines, engine
 from mdevemu.accel.hbm import Hbm, Partition
 from mdevemu.accel.limits import MAX_RATE
@@ -18,6 +17,7 @@ from mdevemu.errors import ConfigError, RequestError, shown, unknown
 from mdevemu.iommu import Iommu, Port
 from mdevemu.iommu.ats import Invalidation, PageResponse
 from mdevemu.mdev.address_space import AddressSpace
+from mdevemu.mdev.admissions import admissions
 from mdevemu.mdev.attachment import OwnDevice
 from mdevemu.mdev.function import MdevFunction
 from mdevemu.mdev.guest_pasids import GuestPasids
@@ -100,8 +100,7 @@ class Parent:
             frozenset((link.source, link.target) for link in spec.links),
         )
         self.scheduler = Scheduler(clock)
-        self._in_queue = {name: Admission(q.places) for name, q in spec.work_queues.items()}
-        self._in_group = {g.name: Admission(g.read_buffers) for g in spec.groups if g.read_buffers}
+        self._admissions = admissions(spec)
         self.types = {each.id: each for each in spec.types}
 
     def occupancy(self, attached: Container[str] = ()) -> Occupancy:
@@ -239,7 +238,7 @@ class Parent:
             queues=kind.queues,
             max_transfer=kind.max_transfer,
             engines=self._engines_of(kind, place),
-            admissions=self._admissions(place),
+            admissions=self._admissions[place.work_queue] if place.work_queue else (),
             flow=flow,
             trace=self.trace,
             pasids=self._guest_pasids(space, kind),
@@ -338,13 +337,6 @@ class Parent:
         if place.work_queue is None:
             return kind.weight
         return self.spec.work_queues[place.work_queue].priority
-
-    def _admissions(self, place: Place) -> list[Admission]:
-        """Where each command of a slice needs a place while it is under way."""
-        if place.work_queue is None:
-            return []
-        group = self._in_group.get(self.spec.work_queues[place.work_queue].group)
-        return [self._in_queue[place.work_queue], *([group] if group else [])]
 
     def _engines_of(self, kind: MdevType, place: Place) -> Engines:
         """The engines that a slice's commands run on."""

@@ -5,7 +5,7 @@ from mdevemu.profile.explain import Explanation, Move, explain
 from mdevemu.profile.occupancy import Holding, Occupancy, Place
 from mdevemu.profile.parse import load, parse
 from mdevemu.profile.shipped import locate, shipped
-from mdevemu.profile.spec import AcceleratorSpec
+from mdevemu.profile.spec import AcceleratorSpec, GroupSpec
 from mdevemu.profile.table import NAME_CHARACTERS, is_name
 from mdevemu.profile.topology import FUNCTIONS, reachable, topology
 from mdevemu.profile.types import DEVICE_API, DRIVER, MdevType
@@ -17,6 +17,7 @@ __all__ = [
     "DRIVER",
     "Explanation",
     "FUNCTIONS",
+    "GroupSpec",
     "Holding",
     "MAX_WEIGHT",
     "MdevType",

@@ -7,37 +7,42 @@ import dataclasses
 import itertools
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mdevemu.accel.hbm import GRANULE
 from mdevemu.accel.operations import OPERATIONS
 from mdevemu.errors import ConfigError, shown, unknown
+from mdevemu.profile.grouptable import (
+    ALLOWED,
+    LIMIT,
+    LIMITED,
+    MAX_ENTRIES,
+    RESERVED,
+    TOTAL,
+    read_groups,
+    read_queues,
+)
 from mdevemu.profile.lines import Lines
 from mdevemu.profile.spec import (
     AcceleratorSpec,
     ChainSpec,
     EngineSpec,
-    GroupSpec,
     LinkSpec,
     StackSpec,
-    WorkQueueSpec,
 )
-from mdevemu.profile.table import MAX_HBM, File, Table
+from mdevemu.profile.table import MAX_HBM, File, Table, distinct
 from mdevemu.profile.typetable import read_type
 from mdevemu.units import GIB
 
 MAX_SHARES = 64
 MAX_NODE = 1023  # Linux, MAX_NUMNODES with CONFIG_NODES_SHIFT=10
 MAX_PASIDS = 1 << 20
-MAX_ENTRIES = 1 << 16
-MAX_PRIORITY = 15
 DEFAULT_ADDRESS = "0000:01:00.0"
 DEFAULT_ROOT = "pci0000:00"
 ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
 ROOT = re.compile(r"pci[0-9a-f]{4}:[0-9a-f]{2}")
-MODES = {"dedicated": "one slice at a time", "shared": "any number of slices"}
 
 ACCELERATOR_KEYS = frozenset(
     {
@@ -52,6 +57,8 @@ ACCELERATOR_KEYS = frozenset(
         "compute-shares",
         "memory-shares",
         "queue-entries",
+        TOTAL,
+        LIMIT,
         "coverage",
     }
 )
@@ -60,7 +67,7 @@ TABLE_KEYS = {
     "hbm": frozenset({"name", "size", "engines"}),
     "link": frozenset({"from", "to"}),
     "chain": frozenset({"name", "engines"}),
-    "group": frozenset({"name", "engines", "read-buffers"}),
+    "group": frozenset({"name", "engines", ALLOWED, RESERVED, LIMITED}),
     "queue": frozenset({"name", "label", "group", "mode", "size", "threshold", "priority"}),
     "type": frozenset(
         {
@@ -132,18 +139,11 @@ def parse_file(file: File, given: Mapping[str, Any]) -> AcceleratorSpec:
         for each in tables["engine"]
     ]
     names = {engine.name: engine for engine in engines}
-    _distinct(tables["engine"], (engine.name for engine in engines))
+    distinct(tables["engine"], (engine.name for engine in engines))
     stacks = _stacks(table, tables["hbm"], tuple(names))
-    groups = [
-        GroupSpec(
-            each.name("name"),
-            each.choices("engines", names),
-            each.optional_number("read-buffers", 1, MAX_ENTRIES),
-        )
-        for each in tables["group"]
-    ]
-    _distinct(tables["group"], (group.name for group in groups))
-    _in_one_group(tables["group"], groups)
+    read_buffers = table.optional_number(TOTAL, 1, MAX_ENTRIES)
+    limit = table.optional_number(LIMIT, 1, read_buffers or MAX_ENTRIES)
+    groups = read_groups(tables["group"], names, read_buffers, limit)
     spec = AcceleratorSpec(
         name=table.name("name"),
         description=table.text("description", ""),
@@ -156,20 +156,22 @@ def parse_file(file: File, given: Mapping[str, Any]) -> AcceleratorSpec:
         chains=tuple(
             ChainSpec(each.name("name"), each.choices("engines", names)) for each in tables["chain"]
         ),
-        groups=tuple(groups),
-        work_queues=_work_queues(table, tables["queue"], groups),
+        groups=groups,
+        work_queues=read_queues(table, tables["queue"], groups),
         types=(),
         queues=table.optional_number("queues", 1, MAX_ENTRIES),
         pasids=table.optional_number("pasids", 1, MAX_PASIDS),
         compute_shares=table.number("compute-shares", 0, MAX_SHARES, default=0),
         memory_shares=table.number("memory-shares", 0, MAX_SHARES, default=0),
+        read_buffers=read_buffers,
+        read_buffer_limit=limit,
         queue_entries=table.number("queue-entries", 0, MAX_ENTRIES, default=MAX_ENTRIES),
         coverage=table.truth("coverage", False),
     )
     if spec.memory_shares and spec.hbm % (spec.memory_shares * GRANULE):
         shares = spec.memory_shares
         raise table.wrong("memory-shares", f"{spec.hbm} bytes of HBM are not {shares} equal parts")
-    _distinct(tables["chain"], (chain.name for chain in spec.chains))
+    distinct(tables["chain"], (chain.name for chain in spec.chains))
     for chain, each in zip(spec.chains, tables["chain"], strict=True):
         if len(chain.engines) < 2 or not spec.linked(chain.engines):
             wrong = "at least two engines, each with a [[link]] to the next"
@@ -179,7 +181,7 @@ def parse_file(file: File, given: Mapping[str, Any]) -> AcceleratorSpec:
 
 def _with_types(spec: AcceleratorSpec, tables: list[Table]) -> AcceleratorSpec:
     types = [read_type(each, spec) for each in tables]
-    _distinct(tables, (kind.name for kind in types))
+    distinct(tables, (kind.name for kind in types))
     return dataclasses.replace(spec, types=tuple(types))
 
 
@@ -192,15 +194,6 @@ def _tables(file: File, given: Mapping[str, Any], kind: str) -> list[Table]:
     if not right:
         raise file.refuse((kind,), "", f"{kind} is a list of tables [[{kind}]]")
     return [Table(file, (kind, at), each, TABLE_KEYS[kind]) for at, each in enumerate(found)]
-
-
-def _distinct(tables: list[Table], names: Iterable[str]) -> None:
-    """Refuse a name that is there twice."""
-    seen: set[str] = set()
-    for table, name in zip(tables, names, strict=True):
-        if name in seen:
-            raise table.wrong("name", f"{name!r} is there twice")
-        seen.add(name)
 
 
 def _matching(table: Table, key: str, form: re.Pattern[str], default: str) -> str:
@@ -224,7 +217,7 @@ def _stacks(table: Table, tables: list[Table], engines: tuple[str, ...]) -> tupl
         StackSpec(each.name("name"), base, size, each.choices("engines", known))
         for each, base, size in zip(tables, bases, sizes, strict=False)
     )
-    _distinct(tables, (stack.name for stack in stacks))
+    distinct(tables, (stack.name for stack in stacks))
     for each, stack in zip(tables, stacks, strict=True):
         if not stack.size:
             raise each.wrong("size", "0 (accepted: 2 MiB or more)")
@@ -238,40 +231,3 @@ def _link(table: Table, engines: Mapping[str, EngineSpec]) -> LinkSpec:
     if link.source == link.target:
         raise table.wrong("to", f"{link.target!r} is where the link begins")
     return link
-
-
-def _in_one_group(tables: list[Table], groups: list[GroupSpec]) -> None:
-    taken: dict[str, str] = {}
-    for table, group in zip(tables, groups, strict=True):
-        for engine in group.engines:
-            if engine in taken:
-                raise table.wrong("engines", f"{engine!r} is in group {taken[engine]!r}")
-            taken[engine] = group.name
-
-
-def _work_queues(
-    head: Table, tables: list[Table], groups: list[GroupSpec]
-) -> dict[str, WorkQueueSpec]:
-    most = head.number("queue-entries", 0, MAX_ENTRIES, default=MAX_ENTRIES)
-    known = {group.name: group for group in groups}
-    queues = []
-    for table in tables:
-        dedicated = table.choice("mode", MODES, None) == "dedicated"
-        size = table.number("size", 1, most)
-        if dedicated and table.has("threshold"):
-            raise table.wrong("threshold", "is for queues with mode = 'shared'")
-        queues.append(
-            WorkQueueSpec(
-                name=table.name("name"),
-                group=table.choice("group", known, None),
-                dedicated=dedicated,
-                size=size,
-                threshold=None if dedicated else table.number("threshold", 1, size, default=size),
-                priority=table.number("priority", 1, MAX_PRIORITY, default=1),
-                label=table.text("label", ""),
-            )
-        )
-        if sum(queue.size for queue in queues) > most:
-            raise table.wrong("size", f"all queues together have at most {most} entries")
-    _distinct(tables, (queue.name for queue in queues))
-    return {queue.name: queue for queue in queues}

@@ -52,11 +52,15 @@ class GroupSpec:
 
     Attributes:
         read_buffers: how many commands of all its work queues may be under way; None for any.
+        reserved: how many of the accelerator's read buffers no other group gets.
+        limited: the accelerator's read buffer limit is for it, too.
     """
 
     name: str
     engines: tuple[str, ...]
     read_buffers: int | None = None
+    reserved: int = 0
+    limited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,8 @@ class AcceleratorSpec:
         pasids: how many slices may have a PASID of the host's; None for any number.
         compute_shares, memory_shares: how many parts types may take; 0 for none.
         queue_entries: how many entries all work queues together may have.
+        read_buffers: how many commands of all groups may be under way; None for any number.
+        read_buffer_limit: the same, of those groups that are limited.
         coverage: what drivers try of it is collected from the start.
     """
 
@@ -119,6 +125,8 @@ class AcceleratorSpec:
     compute_shares: int
     memory_shares: int
     queue_entries: int
+    read_buffers: int | None
+    read_buffer_limit: int | None
     coverage: bool
 
     @property

@@ -1,7 +1,7 @@
 """One table of a profile, taken apart key by key; every refusal names file, line, table and key."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,6 +163,19 @@ class Table:
         if default is None:
             raise self.wrong(key, "is missing")
         return default
+
+
+def distinct(tables: Sequence[Table], names: Iterable[str]) -> None:
+    """Refuse a name that is there twice.
+
+    Raises:
+        ConfigError: one is.
+    """
+    seen: set[str] = set()
+    for table, name in zip(tables, names, strict=True):
+        if name in seen:
+            raise table.wrong("name", f"{name!r} is there twice")
+        seen.add(name)
 
 
 def _is_number(value: object, low: int, high: int) -> bool:

@@ -1,5 +1,6 @@
 """accel-config's files: bytes that it would write, profiles from what it wrote, refusals."""
 
+import dataclasses
 import json
 
 import pytest
@@ -102,6 +103,47 @@ def test_names_of_old_files_are_known_and_unknown_keys_are_passed_over(tmp_path)
     assert save(loaded(tmp_path, old)) == SAVED
 
 
+BUFFERS = (
+    SAVED.replace('"read_buffer_limit":0', '"read_buffer_limit":5')
+    .replace('"read_buffers_reserved":0', '"read_buffers_reserved":3')
+    .replace('"use_read_buffer_limit":0', '"use_read_buffer_limit":1')
+)
+
+
+def test_read_buffers_are_what_the_file_says(tmp_path):
+    spec = loaded(tmp_path, BUFFERS)
+    group = spec.groups[0]
+    assert (group.reserved, group.limited, group.read_buffers) == (3, True, 7)
+    assert (spec.read_buffer_limit, spec.read_buffers) == (5, 96)
+    assert save(spec) == BUFFERS
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "total"),
+    [
+        ('"read_buffer_limit":5', '"read_buffer_limit":5,"max_read_buffers":9', 9),
+        ('"read_buffers_allowed":7', '"read_buffers_allowed":200', 200),
+        ('"read_buffers_reserved":3', '"read_buffers_reserved":0', None),
+    ],
+)
+def test_device_has_as_many_read_buffers_as_the_file_needs(tmp_path, old, new, total):
+    assert loaded(tmp_path, BUFFERS.replace(old, new)).read_buffers == total
+
+
+def test_names_that_read_buffers_had_are_known(tmp_path):
+    old = BUFFERS.replace("use_read_buffer_limit", "use_token_limit").replace(
+        "read_buffers_reserved", "tokens_reserved"
+    )
+    assert save(loaded(tmp_path, old.replace("read_buffer_limit", "token_limit"))) == BUFFERS
+
+
+def test_group_that_is_not_bound_is_saved_with_all_that_it_can_have(tmp_path):
+    spec = load_profile(locate("queues"))
+    two = dataclasses.replace(spec.groups[0], reserved=6), spec.groups[1]
+    groups = json.loads(save(dataclasses.replace(spec, groups=two, read_buffers=16)))[0]["groups"]
+    assert [each["read_buffers_allowed"] for each in groups] == [16, 10]
+
+
 def test_one_of_several_devices_has_to_be_named(tmp_path):
     other = json.loads(SAVED)[0] | {"dev": "iax1"}
     both = json.dumps([*json.loads(SAVED), other])
@@ -123,6 +165,10 @@ def test_one_of_several_devices_has_to_be_named(tmp_path):
         ('"grouped_workqueues"', '"none"', "no work queue"),
         ('"grouped_engines"', '"none"', "grouped_engines"),
         ('"dev":"wq0.1"', '"dev":"wq0.0"', "twice"),
+        ('"use_read_buffer_limit":0', '"use_read_buffer_limit":1', "read-buffer-limit"),
+        ('"use_read_buffer_limit":0', '"use_read_buffer_limit":2', "use_read_buffer_limit"),
+        ('"read_buffers_reserved":0', '"read_buffers_reserved":8', "read-buffers-reserved"),
+        ('"read_buffer_limit":0', '"read_buffer_limit":-1', "read_buffer_limit"),
     ],
 )
 def test_file_that_cannot_be_used_is_refused_with_what_is_wrong(tmp_path, old, new, said):

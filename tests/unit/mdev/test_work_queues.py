@@ -33,8 +33,13 @@ LONG = descriptor("copy", source=DATA, destination=DATA + MIB, length=512 * KIB)
 
 
 @pytest.fixture
-def bench():
-    return Bench(SPEC)
+def made():
+    return Bench
+
+
+@pytest.fixture
+def bench(made):
+    return made(SPEC)
 
 
 def under_way(*drivers):
@@ -59,7 +64,7 @@ def test_as_many_commands_are_under_way_as_the_threshold_says(bench):
     assert under_way(first, second) == 3
     bench.work()
     assert first.counters()["completed"] == second.counters()["completed"] == 12
-    assert bench.parent._in_queue["s0"].taken == 0
+    assert bench.parent._admissions["s0"][0].taken == 0
 
 
 def test_groups_read_buffers_bound_all_its_queues_together(bench):
@@ -67,6 +72,41 @@ def test_groups_read_buffers_bound_all_its_queues_together(bench):
     assert under_way(shared, own) == 2
     bench.work()
     assert shared.counters()["completed"] == own.counters()["completed"] == 6
+
+
+def spec_with(total, limit=None, one=(), other=()):
+    """The accelerator, with read buffers in all, and keys of its groups."""
+    head = {**SPEC["accelerator"], "read-buffers": total}
+    if limit:
+        head["read-buffer-limit"] = limit
+    groups = [{**SPEC["group"][0], **dict(one)}, {**SPEC["group"][1], **dict(other)}]
+    return {**SPEC, "accelerator": head, "group": groups}
+
+
+def test_group_has_what_it_reserved_beside_one_that_takes_all(made):
+    bench = made(spec_with(3, other={"read-buffers-reserved": 1}))
+    first = busy(bench, "native", 4)
+    assert under_way(first) == 2
+    second = busy(bench, "grouped", 2)
+    assert under_way(first, second) == 3
+    bench.work()
+    assert (first.counters()["completed"], second.counters()["completed"]) == (12, 6)
+
+
+def test_limit_is_for_all_groups_that_use_it_and_no_others(made):
+    limited = {"use-read-buffer-limit": True}
+    bench = made(spec_with(8, limit=2, one=limited, other=limited))
+    assert under_way(busy(bench, "native", 4), busy(bench, "grouped", 2)) == 2
+    bench = made(spec_with(8, limit=2, one=limited))
+    assert under_way(busy(bench, "native", 4), busy(bench, "grouped", 2)) == 4
+
+
+def test_group_has_what_it_reserved_of_the_limit_too(made):
+    limited = {"use-read-buffer-limit": True}
+    bench = made(spec_with(8, 2, limited, {**limited, "read-buffers-reserved": 1}))
+    first = busy(bench, "native", 4)
+    assert under_way(first) == 1
+    assert under_way(first, busy(bench, "grouped", 2)) == 2
 
 
 def test_other_types_wait_for_nobody(bench):
@@ -96,7 +136,7 @@ def test_places_of_what_is_cancelled_are_free_again(bench, end):
         first.write(0x20, 0, 4)
     bench.work()
     assert second.counters()["completed"] == 12
-    assert bench.parent._in_queue["s0"].taken == 0
+    assert bench.parent._admissions["s0"][0].taken == 0
 
 
 def test_priority_is_the_weight(bench):

@@ -110,6 +110,70 @@ def test_what_does_not_go_together_is_refused(given, wrong):
     assert wrong in str(caught.value)
 
 
+BUFFERED = changed("accelerator", None, read_buffers=8, read_buffer_limit=4) | {
+    "group": [
+        {"name": "g0", "engines": ["a"], "read-buffers": 6, "read-buffers-reserved": 3},
+        {"name": "g1", "engines": ["b"], "read-buffers": 5, "use-read-buffer-limit": True},
+    ]
+}
+
+
+def buffered(group, **keys):
+    """The same with other keys of a group, or of the accelerator: None."""
+    made = copy.deepcopy(BUFFERED)
+    named = {key.replace("_", "-"): value for key, value in keys.items()}
+    (made["accelerator"] if group is None else made["group"][group]).update(named)
+    return made
+
+
+def test_read_buffers_are_found():
+    spec = parse("whole", BUFFERED)
+    assert (spec.read_buffers, spec.read_buffer_limit) == (8, 4)
+    first, second = spec.groups
+    assert (first.read_buffers, first.reserved, first.limited) == (6, 3, False)
+    assert (second.read_buffers, second.reserved, second.limited) == (5, 0, True)
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        (buffered(None, read_buffers=0), "[accelerator]: read-buffers: 0 (accepted"),
+        (buffered(None, read_buffer_limit=9), "read-buffer-limit: 9 (accepted: a whole number fr"),
+        (buffered(0, read_buffers_reserved=7), "[[group]] 1: read-buffers-reserved: 7 (accepted"),
+        (buffered(1, read_buffers=6), "[[group]] 2: read-buffers: 6 with 5 of 8 that no group"),
+        (
+            buffered(1, read_buffers_reserved=5) | buffered(0, read_buffers_reserved=6),
+            "[[group]] 2: read-buffers: 5 with 2 of 8 that no group has reserved",
+        ),
+        (buffered(1, read_buffers_reserved=5), "read-buffers-reserved: all groups reserve 5 of"),
+        (buffered(1, use_read_buffer_limit=1), "use-read-buffer-limit: 1 (accepted: true, false)"),
+        (
+            BUFFERED | {"accelerator": WHOLE["accelerator"] | {"read-buffer-limit": 4}},
+            "[[group]] 1: read-buffers-reserved: is for accelerators with 'read-buffers'",
+        ),
+        (
+            BUFFERED | {"accelerator": WHOLE["accelerator"] | {"read-buffers": 8}},
+            "[[group]] 2: use-read-buffer-limit: is for accelerators with 'read-buffer-limit'",
+        ),
+        (
+            buffered(None, read_buffers=6, read_buffer_limit=6)
+            | {
+                "group": [
+                    {"name": "g0", "engines": ["a"], "read-buffers-reserved": 6},
+                    {"name": "g1", "engines": ["b"]},
+                ]
+            },
+            "[[group]] 2: read-buffers-reserved: 0, and others have reserved all of read-buffers 6",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_read_buffers_that_nobody_can_have_are_refused(given, wrong):
+    with pytest.raises(ConfigError) as caught:
+        parse("whole", given)
+    assert wrong in str(caught.value)
+
+
 def test_shipped_profiles_can_be_read():
     assert {"demo", "hbm-8x", "ioat", "queues"} <= set(shipped())
     for name in shipped():
