@@ -37,12 +37,14 @@ def main() -> None:
 @click.option(
     "--root",
     type=click.Path(path_type=Path),
-    help="Folder with definitions in etc/mdevctl.d; the automatic ones are started.",
+    help="Folder with definitions in etc/mdevctl.d; the automatic ones are started. Without "
+    "--state, it keeps what engines were reprogrammed to.",
 )
 @click.option(
     "--state",
     type=click.Path(path_type=Path),
-    help="Folder that keeps the mdevs: they are saved to it at the end, and brought back from it.",
+    help="Folder that keeps the mdevs: they are saved to it at the end, and brought back from it; "
+    "and what engines were reprogrammed to.",
 )
 @click.option("--parent", type=int, help="End when the process with this id, our parent, ends.")
 def serve(

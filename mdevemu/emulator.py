@@ -23,7 +23,7 @@ from mdevemu.inspection import Inspection
 from mdevemu.keeping import Keeping
 from mdevemu.layouts import Hands, Layouts
 from mdevemu.loop import Loop
-from mdevemu.mdev import attributes
+from mdevemu.mdev import attributes, programs
 from mdevemu.mdev.parent import Mdev, Parent
 from mdevemu.profile import DEVICE_API, AcceleratorSpec, Place
 from mdevemu.reprogramming import Reprogramming
@@ -47,11 +47,13 @@ class Emulator:
     ) -> None:
         """Make ``runtime``, a folder of mode 0700, and listen for control in it.
 
-        The mdevs that a run before left in the folder ``state`` are brought back.
+        Engines do what a run before left them at, in ``state`` or else below ``root``.
+        The mdevs that it left in the folder ``state`` are brought back.
         Below ``root`` are definitions; those that are automatic are started.
 
         Raises:
-            ConfigError: a folder, a socket or a saved mdev cannot be used; nothing is left.
+            ConfigError: a folder, a socket, a saved mdev or what is kept of engines cannot be
+                used; nothing is left.
         """
         self.trace = Trace(clock)
         self.parent = Parent(spec, self.trace, clock)
@@ -60,7 +62,8 @@ class Emulator:
         self._servers: dict[str, Server] = {}
         self.inspection = Inspection(self.parent, self._tell)
         self.faults = Faults(self.parent)
-        self.reprogramming = Reprogramming(self.parent, self._tell)
+        kept = programs.place(state, root, spec.address)
+        self.reprogramming = Reprogramming(self.parent, self._tell, kept)
         self.coverage = Coverage(self.parent, on=spec.coverage)
         hands = Hands(self._create_at, self._remove, self._attached)
         self._layouts = Layouts(self.parent, hands)

@@ -162,11 +162,12 @@ class Keeping:
         """
         if self._folder is not None:
             for path in sorted(self._folder.glob(f"*{SUFFIX}")):
-                self.restore(path)
+                self.restore(path, reprogrammed=True)
 
-    def restore(self, path: Path) -> dict[str, object]:
+    def restore(self, path: Path, *, reprogrammed: bool = False) -> dict[str, object]:
         """Bring back the mdev of a file; it rests until a client reaches its BARs.
 
+        ``reprogrammed``: it was here, and engines may do something else since.
         It gets the place that it had, or, if another has that by now, the lowest.
         Everything else waits for as long as reading the file takes.
 
@@ -182,7 +183,7 @@ class Keeping:
         try:
             if migration is None:
                 raise ConfigError("type", f"{was.type} cannot be moved")
-            migration.restore(parts)
+            migration.restore(parts, reprogrammed=reprogrammed)
             return self._serve(mdev, was.attributes)
         except StateError as wrong:
             self._parent.remove(mdev)

@@ -1,11 +1,13 @@
 """Engines that become something else while slices work: on request, and who is told."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from mdevemu.accel.engine import Engine, Policy, Program, coded
 from mdevemu.accel.operations import OPERATIONS
 from mdevemu.control import Argument, Command
 from mdevemu.errors import ConfigError, unknown
+from mdevemu.mdev import programs
 from mdevemu.mdev.parent import Parent
 
 REPROGRAMMED = "ENGINE_REPROGRAMMED"
@@ -16,10 +18,25 @@ Facts = dict[str, object]
 class Reprogramming:
     """Changes what engines of one accelerator can do."""
 
-    def __init__(self, parent: Parent, tell: Callable[[str, Mapping[str, object]], None]) -> None:
-        """``tell`` gets the name and the facts of each event for control clients."""
+    def __init__(
+        self,
+        parent: Parent,
+        tell: Callable[[str, Mapping[str, object]], None],
+        kept: Path | None = None,
+    ) -> None:
+        """``tell`` gets the name and the facts of each event for control clients.
+
+        What engines were reprogrammed to in the run before is in the file ``kept``, if it is
+        kept at all; they do that from now on.
+
+        Raises:
+            ConfigError: the file cannot be used; no engine has changed.
+        """
         self._parent = parent
         self._tell = tell
+        self._kept = kept
+        if kept is not None:
+            programs.restore(kept, parent.engines.all)
 
     def commands(self) -> list[Command]:
         """Commands of the control socket."""
@@ -61,6 +78,9 @@ class Reprogramming:
             if name not in OPERATIONS:
                 raise ConfigError("operations", unknown("operation", name, OPERATIONS))
         found = known[engine]
+        found.check(policies[policy])
+        if self._kept is not None:
+            programs.keep(self._kept, self._parent.engines.all, found, operations)
         program = Program(coded(operations), policies[policy], lambda: self._changed(found))
         self._parent.trace.emit(
             "engine.reprogram", engine=engine, operations=operations, policy=policy

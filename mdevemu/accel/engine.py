@@ -63,22 +63,30 @@ class Engine:
     @property
     def functions(self) -> list[str]:
         """Names of what it can do, by their codes."""
-        return [each.name.lower() for each in sorted(self.operations)]
+        return named(self.operations)
 
     @property
     def running(self) -> int:
         """Commands that run on it."""
         return len(self._uses)
 
-    def reprogram(self, program: Program) -> int:
-        """Become something else, now or once what runs has ended; how many commands are aborted.
+    def check(self, policy: Policy) -> None:
+        """Refuse what ``reprogram`` would.
 
         Raises:
             ConfigError: it is being reprogrammed, and this would not end it (EBUSY).
         """
-        if self.program is not None and program.policy is not Policy.KILL:
+        if self.program is not None and policy is not Policy.KILL:
             wrong = f"{self.name} is being reprogrammed (accepted: kill)"
             raise ConfigError("engine", wrong, errno.EBUSY)
+
+    def reprogram(self, program: Program) -> int:
+        """Become something else, now or once what runs has ended; how many commands are aborted.
+
+        Raises:
+            ConfigError: as ``check`` says; nothing has changed.
+        """
+        self.check(program.policy)
         self.program = program
         aborted = list(self._uses) if program.policy is Policy.KILL else []
         for use in aborted:
@@ -244,6 +252,11 @@ class Engines:
 
 def _begun(engine: Engine) -> int:
     return engine.commands
+
+
+def named(operations: Iterable[Operation]) -> list[str]:
+    """Names of operations, by their codes."""
+    return [each.name.lower() for each in sorted(operations)]
 
 
 def coded(names: Iterable[str]) -> frozenset[Operation]:

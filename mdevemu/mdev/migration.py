@@ -142,14 +142,17 @@ class Migration:
         while part := out.read(size):
             yield part
 
-    def restore(self, parts: Iterable[bytes]) -> None:
+    def restore(self, parts: Iterable[bytes], *, reprogrammed: bool = False) -> None:
         """Be what a stream says, and rest until a client first reaches a BAR: it lends memory.
+
+        ``reprogrammed``: it was here, and engines may have been made to do something else
+        since, of which the driver is told as if it had been there.
 
         Raises:
             StateError: the stream is not one of such a device, which is as reset.
         """
         self.hold(lambda _: None)
-        self.load()
+        self.load(reprogrammed=reprogrammed)
         for part in parts:
             self.write(part)
         self.finish()
@@ -176,11 +179,11 @@ class Migration:
 
     # In.
 
-    def load(self) -> None:
+    def load(self, *, reprogrammed: bool = False) -> None:
         """A stream comes in; the device is as reset from now on, and its HBM is empty."""
         self._reset()
         sizes = {name: saving.size_saved(bank.kind) for name, bank in self.banks.items()}
-        self._in = Incoming(self.shape, sizes, self._store)
+        self._in = Incoming(self.shape, sizes, self._store, reprogrammed)
 
     def write(self, data: bytes) -> None:
         """The next bytes.

@@ -5,7 +5,7 @@ Who reads one has it from anybody, and takes nothing in it for granted.
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, TypeVar
 
 import crc32c
@@ -131,6 +131,7 @@ class Incoming:
         shape: of the slice that it has to be for.
         banks: size in bytes of each register bank's contents.
         store: puts a block into the HBM, which it lies in: (offset, contents).
+        reprogrammed: engines may have done something else when it was made.
         contents: of the banks that came.
         device: what the device has besides, once it came.
         over: the stream has come to its end, whole.
@@ -139,6 +140,7 @@ class Incoming:
     shape: Shape
     banks: dict[str, int]
     store: Callable[[int, bytes], None]
+    reprogrammed: bool = False
     contents: dict[str, bytes] = field(default_factory=dict)
     device: bytes | None = None
     over: bool = False
@@ -196,7 +198,10 @@ class Incoming:
             raise StateError(f"a record of kind {kind} where that of the shape belongs")
         match kind:
             case Kind.SHAPE:
-                check_shape(self.shape, _exactly(Shape, payload))
+                theirs = _exactly(Shape, payload)
+                if self.reprogrammed:
+                    theirs = replace(theirs, operations=self.shape.operations)
+                check_shape(self.shape, theirs)
                 self._shaped = True
             case Kind.HBM:
                 at = unpack(HbmPlace, payload.ljust(sizeof(HbmPlace), b"\0")).offset

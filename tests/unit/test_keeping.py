@@ -2,6 +2,7 @@
 
 import json
 import signal
+import uuid as uuids
 
 import pytest
 
@@ -9,6 +10,9 @@ from tests.support.bench import Ram
 from tests.support.native import (
     DATA,
     DESTINATION_HBM,
+    EVENT_STATUS,
+    FUNCTION_SET,
+    OPERATION_BITS,
     SOURCE_HBM,
     SQ_HEAD,
     SUCCESS,
@@ -135,6 +139,89 @@ def test_state_that_was_saved_on_request_survives_a_crash(folder):
     assert guest.read(0x28) == 0xABCD
     end(serving)
     guest.close()
+
+
+COPY_AND_FILL = 1 << 1 | 1 << 2 | 1 << 10
+"""Operations of engines that copy and fill: they can be chained, too."""
+
+
+def reprogram(control, *operations):
+    return control("reprogram-engine", engine="all", operations=operations, policy="drain")
+
+
+def functions(guest):
+    return [guest.read(at, 4) for at in (FUNCTION_SET, EVENT_STATUS)], guest.read(OPERATION_BITS)
+
+
+def test_engines_do_what_they_were_reprogrammed_to_and_drivers_are_told_once(folder):
+    serving = start(folder)
+    made, guest = guest_of(serving.control())
+    assert reprogram(serving.control(), "copy", "fill")["version"] == 1
+    assert functions(guest) == ([1, 1], COPY_AND_FILL)
+    guest.write(EVENT_STATUS, 1, 4)
+    assert end(serving) == (0, "", "")
+    guest.leave()
+    serving = start(folder)
+    guest.attach(made["socket"])
+    assert functions(guest) == ([1, 0], COPY_AND_FILL)
+    assert end(serving) == (0, "", "")
+    guest.close()
+
+
+def test_driver_of_a_state_from_before_the_change_is_told_after_a_crash(folder):
+    serving = start(folder)
+    control = serving.control()
+    made, guest = guest_of(control)
+    control("save-state")
+    control.event("MDEV_SAVED")
+    reprogram(control, "copy", "fill")
+    serving.process.kill()
+    serving.stop()
+    guest.leave()
+    serving = start(folder)
+    guest.attach(made["socket"])
+    assert functions(guest) == ([1, 1], COPY_AND_FILL)
+    end(serving)
+    guest.close()
+
+
+def test_engines_are_kept_beside_definitions_and_are_changed_before_those_start(folder):
+    root = folder / "root"
+    serving = Serving(folder, "--root", str(root))
+    reprogram(serving.control(), "copy", "fill")
+    serving.process.kill()
+    serving.stop()
+    definition = root / "etc/mdevctl.d/0000:01:04.3" / str(uuids.uuid4())
+    definition.parent.mkdir(parents=True)
+    definition.write_text('{"mdev_type": "mdevemu-native", "start": "auto", "attrs": []}')
+    serving = Serving(folder, "--root", str(root))
+    control = serving.control()
+    (engine,), (mdev,) = control("query-engines"), control("query-mdevs")
+    assert (engine["operations"], engine["version"]) == (["copy", "fill"], 1)
+    guest = RemoteGuest(mdev["socket"], Ram(SIZE))
+    assert functions(guest) == ([1, 0], COPY_AND_FILL)
+    guest.close()
+    assert end(serving) == (0, "", "")
+
+
+def test_engine_whose_change_cannot_be_kept_stays_as_it_is(folder):
+    # In the way of the draft.
+    (folder / "root/etc/mdevemu.d/.0000:01:04.3.json.new").mkdir(parents=True)
+    serving = Serving(folder, "--root", str(folder / "root"))
+    control = serving.control()
+    wanted = {"engine": "all", "operations": ["fill"], "policy": "kill"}
+    assert "0000:01:04.3.json" in control.refused("reprogram-engine", **wanted)[1]
+    (engine,) = control("query-engines")
+    assert (len(engine["operations"]), engine["version"]) == (6, 0)
+    assert end(serving) == (0, "", "")
+
+
+def test_engines_that_cannot_be_read_end_the_start(folder):
+    (folder / "state").mkdir()
+    (folder / "state/engines.json").write_text("{}")
+    failing = ended(serve(folder, "--state", str(folder / "state")))
+    assert failing[0] == 2
+    assert "engines.json: has no engines of version 1" in failing[2]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from mdevemu.accel.operations.cipher import MAX_AAD, TAG_BYTES, AesGcm
 from mdevemu.accel.operations.digest import SHA256_BYTES
 from mdevemu.accel.saving import Saved
 from mdevemu.accel.scheduler import Lane
-from mdevemu.errors import GuestFault, StateError
+from mdevemu.errors import GuestFault
 from mdevemu.iommu.port import Port
 from mdevemu.layout import Struct, Word
 from mdevemu.pci.config import Bar, Doorbell
@@ -326,10 +326,7 @@ class Native(Personality[NativeRegs]):
         regs, before = self.regs, self.regs.function_set.version
         theirs = regs.operations.available
         self._introduce()
-        if theirs != regs.operations.available:
-            ours = regs.operations.available
-            raise StateError(f"its operations are {theirs:#x}, this slice's are {ours:#x}")
-        if before != regs.function_set.version:
+        if theirs != regs.operations.available or before != regs.function_set.version:
             regs.event_status.functions_changed = True
         load(self, saved)
         self._point(self.regs.pasid_table)
