@@ -46,9 +46,20 @@ def main() -> None:
     help="Folder that keeps the mdevs: they are saved to it at the end, and brought back from it; "
     "and what engines were reprogrammed to.",
 )
+@click.option(
+    "--save-every",
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    help="Save mdevs that have changed to the folder of --state so often, while they work.",
+)
 @click.option("--parent", type=int, help="End when the process with this id, our parent, ends.")
 def serve(
-    profile: str, runtime: Path, root: Path | None, state: Path | None, parent: int | None
+    profile: str,
+    runtime: Path,
+    root: Path | None,
+    state: Path | None,
+    save_every: float | None,
+    parent: int | None,
 ) -> None:
     """Serve an accelerator until SIGTERM, SIGINT or the command quit.
 
@@ -59,8 +70,12 @@ def serve(
     if parent is not None:
         _end_with(parent)
     _allow_descriptors()
+    if save_every is not None and state is None:
+        raise ConfigError("--save-every", "needs --state FOLDER to save to")
+    interval = None if save_every is None else round(save_every * 1e9)
     ready = json.dumps({"ready": True, "control": str(runtime / CONTROL_SOCKET)})
-    emulator = Emulator(load(locate(profile)), runtime, root=root, state=state)
+    spec = load(locate(profile))
+    emulator = Emulator(spec, runtime, root=root, state=state, save_every=interval)
     Residents(emulator.trace, len(emulator.parent.mdevs))
     lost = emulator.serve(lambda: print(ready, flush=True))
     for line in lost:

@@ -16,6 +16,7 @@ from mdevemu.autostart import start_defined
 from mdevemu.control import Argument, Command, Control
 from mdevemu.coverage import Coverage
 from mdevemu.definitions import Attributes, Definition, Definitions
+from mdevemu.disk import Disk
 from mdevemu.errors import ConfigError, shown
 from mdevemu.faults import Faults
 from mdevemu.following import Following
@@ -44,11 +45,13 @@ class Emulator:
         clock: Callable[[], int] = time.monotonic_ns,
         root: Path | None = None,
         state: Path | None = None,
+        save_every: int | None = None,
     ) -> None:
         """Make ``runtime``, a folder of mode 0700, and listen for control in it.
 
         Engines do what a run before left them at, in ``state`` or else below ``root``.
-        The mdevs that it left in the folder ``state`` are brought back.
+        The mdevs that it left in the folder ``state`` are brought back; those that change are
+        saved to it every so many nanoseconds, if ``save_every`` is given.
         Below ``root`` are definitions; those that are automatic are started.
 
         Raises:
@@ -65,14 +68,16 @@ class Emulator:
         kept = programs.place(state, root, spec.address)
         self.reprogramming = Reprogramming(self.parent, self._tell, kept)
         self.coverage = Coverage(self.parent, on=spec.coverage)
-        hands = Hands(self._create_at, self._remove, self._attached)
+        hands = Hands(self._create_at, self._remove_for_good, self._attached)
         self._layouts = Layouts(self.parent, hands)
-        self.keeping = Keeping(self.parent, state, self._tell, self._serve)
+        self._disk = Disk()
+        self.keeping = Keeping(self.parent, state, self._tell, self._serve, clock, self._disk)
         self.following = Following(self.parent)
         self.users = Users(self.parent, runtime)
         _make_private(runtime)
         self._loop = Loop(clock, self.parent.scheduler.alarms)
         self._loop.work(self.work)
+        self._loop.watch(self._disk.fileno(), self._disk.settle)
         self.control = Control(runtime / CONTROL_SOCKET, self._loop, self._commands())
         self.trace.listen(self._heard)
         self._root = root
@@ -81,6 +86,8 @@ class Emulator:
         except ConfigError:
             self.close()
             raise
+        if save_every is not None:
+            self._loop.after(save_every, lambda: self.keeping.save_every(save_every))
         if root is not None:
             start_defined(Definitions(root), spec.address, self._start_defined, self._not_started)
 
@@ -131,20 +138,22 @@ class Emulator:
             self._remove(mdev)
         self.control.close()
         self._loop.close()
+        self._disk.close()
 
     def work(self) -> bool:
         """Do one piece of work; False when there is none left."""
-        busy = self.parent.step() | self.keeping.step()
+        busy = self.parent.step()
+        busy |= self.keeping.step(others=busy)
         if self.parent.host.faulted:
             self.inspection.collect()
+        if self._leaving and not self.keeping.busy:
+            self._loop.stop()
         return busy
 
     def _tell(self, name: str, facts: Mapping[str, object]) -> None:
         if name == "IOMMU_FAULT":
             self.coverage.iommu_fault(facts)
         self.control.event(name, facts)
-        if self._leaving and not self.keeping.busy:
-            self._loop.stop()
 
     def _heard(self, event: Event) -> None:
         """Tell control clients of VMMs that come and go, and of those that may not."""
@@ -348,13 +357,17 @@ class Emulator:
         mdev = self.parent.find(uuid)
         if self._servers[mdev.uuid].attached and not force:
             raise ConfigError("mdev", f"{uuid!r} is attached to a VMM", errno.EBUSY)
+        self._remove_for_good(mdev)
+        return {}
+
+    def _remove_for_good(self, mdev: Mdev) -> None:
         self._remove(mdev)
         self.keeping.forget(mdev)
-        return {}
 
     def _remove(self, mdev: Mdev) -> None:
         self._servers.pop(mdev.uuid).close()
         self.users.forget(mdev)
+        self.keeping.end(mdev)
         self.inspection.collect()  # while its PASID is still its own
         self.faults.forget(mdev)
         self.parent.remove(mdev)

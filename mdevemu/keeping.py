@@ -1,30 +1,36 @@
-"""Saves mdevs to files, and brings them back: on request, and from one run to the next."""
+"""Saves mdevs to files, and brings them back: on request, by the clock, from run to run."""
 
+import contextlib
 import errno
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mdevemu.control import Argument, Command
 from mdevemu.definitions import Attributes
-from mdevemu.durable import Draft
-from mdevemu.errors import ConfigError, RequestError, StateError
-from mdevemu.mdev import attributes, kept
-from mdevemu.mdev.kept import SUFFIX, Definition
-from mdevemu.mdev.migration import Migration
+from mdevemu.disk import Disk
+from mdevemu.errors import ConfigError, StateError
+from mdevemu.mdev import kept
+from mdevemu.mdev.kept import SUFFIX
 from mdevemu.mdev.parent import Mdev, Parent
+from mdevemu.mdev.saving import Save
 
 SAVED, NOT_SAVED = "MDEV_SAVED", "MDEV_NOT_SAVED"
+
+AT_ONCE = 4
+"""Saves that go on at once: while one waits, the next works."""
+
+OTHERS = 3
+"""How many times as long as each step of a save other work has, if there is any."""
 
 
 class Keeping:
     """What an accelerator keeps of its mdevs, in a folder or wherever the operator says.
 
-    A save is done in steps between other work; the device rests meanwhile.
+    Saves are done in steps between other work.
 
     Attributes:
-        lost: a line for each save that failed.
+        lost: a line for each mdev that should have been saved as we go, and was not.
     """
 
     def __init__(
@@ -33,8 +39,10 @@ class Keeping:
         folder: Path | None,
         tell: Callable[[str, Mapping[str, object]], None],
         serve: Callable[[Mdev, Attributes], dict[str, object]],
+        clock: Callable[[], int],
+        disk: Disk,
     ) -> None:
-        """``folder`` survives us, if there is one.
+        """``folder`` survives us, if there is one; ``clock`` returns nanoseconds.
 
         ``serve`` gives a new mdev its attributes and its socket.
 
@@ -45,9 +53,14 @@ class Keeping:
         self._folder = folder
         self._tell = tell
         self._serve = serve
+        self._clock = clock
+        self._disk = disk
         self.lost: list[str] = []
-        self._waiting: set[str] = set()
-        self._jobs: deque[Iterator[None]] = deque()
+        self._saves: list[Save] = []
+        self._turn = 0
+        # Of those in the folder: what engines had done for each, and the mark of its file.
+        self._marks: dict[str, tuple[int, bytes]] = {}
+        self._complaints: dict[str, str] = {}
         if folder is not None:
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -67,90 +80,103 @@ class Keeping:
     @property
     def busy(self) -> bool:
         """Something is being saved."""
-        return bool(self._waiting)
+        return bool(self._saves)
 
     def unfinished(self) -> list[str]:
         """A line for each mdev whose save was begun, and is not over."""
-        found = (mdev for mdev in self._parent.mdevs.values() if mdev.uuid in self._waiting)
-        return [f"{mdev.name}: not saved: there was no time" for mdev in found]
+        return [f"{each.mdev.name}: not saved: there was no time" for each in self._saves]
 
-    def step(self) -> bool:
-        """Do one step of the oldest save that can go on; False if none can."""
-        while self._jobs:
-            try:
-                next(self._jobs[0])
-            except StopIteration:
-                self._jobs.popleft()
-            else:
+    def step(self, *, others: bool) -> bool:
+        """Do one step of the oldest save that can go on; False if none can.
+
+        With other work to do, saves take a part of the time, and no more.
+        """
+        if not self._saves:
+            return False
+        begun = self._clock()
+        if others and begun < self._turn:
+            return True
+        for save in self._saves[:AT_ONCE]:
+            if save.step():
+                if save.over:
+                    self._over(save)
+                now = self._clock()
+                self._turn = now + (now - begun) * OTHERS
                 return True
         return False
 
     # Out.
 
+    def save_every(self, interval: int) -> None:
+        """Save to the folder what is not as it is there; again and again, after nanoseconds."""
+        assert self._folder is not None, "there is a folder to save to"
+        self._parent.scheduler.alarms.after(interval, lambda: self.save_every(interval))
+        for mdev in self._parent.mdevs.values():
+            work, mark = self._marks.get(mdev.uuid, (0, b""))
+            if not any(each.mdev is mdev for each in self._saves):
+                # What has worked since is not as it was: that need not be looked at.
+                former = mark if work == mdev.flow.work else b""
+                self._save(mdev, self._place(mdev), former, asked=False)
+
     def save_all(self, *, last: bool = False) -> None:
         """Save every mdev to the folder; ``last``: they rest afterwards, as we go."""
         if self._folder is not None:
             for mdev in self._parent.mdevs.values():
-                if mdev.uuid not in self._waiting:
-                    self._save(mdev, self._folder / f"{mdev.uuid}{SUFFIX}", last=last)
+                self._save(mdev, self._place(mdev), last=last)
+
+    def end(self, mdev: Mdev) -> None:
+        """An mdev is no more: nor are its saves."""
+        self._marks.pop(mdev.uuid, None)
+        self._complaints.pop(mdev.uuid, None)
+        for save in [each for each in self._saves if each.mdev is mdev]:
+            save.give_up()
+            self._over(save)
 
     def forget(self, mdev: Mdev) -> None:
-        """An mdev was removed for good: it does not come back."""
+        """An mdev, which is no more, was removed for good: it does not come back."""
         if self._folder is not None:
-            (self._folder / f"{mdev.uuid}{SUFFIX}").unlink(missing_ok=True)
+            path = self._place(mdev)
+            _unlink(path)
+            self._disk.do(lambda: _unlink(path))  # behind what was on its way there
 
-    def _save(self, mdev: Mdev, path: Path, *, last: bool = False) -> None:
+    def _place(self, mdev: Mdev) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{mdev.uuid}{SUFFIX}"
+
+    def _save(
+        self, mdev: Mdev, path: Path, former: bytes = b"", *, last: bool = False, asked: bool = True
+    ) -> None:
+        """Begin a save; see ``Save``.  What nobody ``asked`` for is complained of once."""
         migration = mdev.function.migration
-        facts = {"uuid": mdev.uuid, "name": mdev.name, "file": str(path)}
         if migration is None or migration.loading:
             wrong = "its personality cannot be moved" if migration is None else "it is being loaded"
-            self._failed(mdev, facts, wrong)
-            return
-        self._waiting.add(mdev.uuid)
-
-        def rested(error: RequestError | None) -> None:
-            if error is None:
-                self._jobs.append(self._write(mdev, migration, path, facts, last))
-            else:
-                self._failed(mdev, facts, error.reason)
-
-        migration.hold(rested)
-
-    def _write(
-        self, mdev: Mdev, migration: Migration, path: Path, facts: dict[str, str], last: bool
-    ) -> Iterator[None]:
-        """Write the file of an mdev at rest."""
-        if mdev.uuid not in self._parent.mdevs:
-            self._failed(mdev, facts, "it was removed")
-            return
-        try:
-            draft = Draft(path, mode=0o600)
-            definition = Definition(
-                *(mdev.uuid, mdev.name, mdev.type.id),
-                **asdict(mdev.place),
-                attributes=attributes.writable(mdev),
-            )
-            draft.write(kept.first_line(definition))
-            for part in migration.whole(kept.PART):
-                draft.write(part)
-                yield
-                if mdev.uuid not in self._parent.mdevs:
-                    draft.discard()
-                    self._failed(mdev, facts, "it was removed")
-                    return
-            draft.publish()
-        except OSError as wrong:
-            self._failed(mdev, facts, f"{path}: {wrong.strerror or wrong}")
+            self._failed(mdev, path, wrong, last=last, asked=asked)
         else:
-            self._waiting.discard(mdev.uuid)
-            self._tell(SAVED, facts)
-        if not last:
-            migration.release()
+            save = Save(mdev, migration, path, self._disk, former, last=last, asked=asked)
+            self._saves.append(save)
 
-    def _failed(self, mdev: Mdev, facts: dict[str, str], reason: str) -> None:
-        self._waiting.discard(mdev.uuid)
-        self.lost.append(f"{mdev.name}: not saved: {reason}")
-        self._tell(NOT_SAVED, facts | {"reason": reason})
+    def _over(self, save: Save) -> None:
+        self._saves.remove(save)
+        mdev = save.mdev
+        if save.wrong is not None:
+            self._failed(mdev, save.path, save.wrong, last=save.last, asked=save.asked)
+            return
+        self._complaints.pop(mdev.uuid, None)
+        if self._folder is not None and save.path == self._place(mdev):
+            self._marks[mdev.uuid] = save.work, save.mark
+        if save.written:
+            self._tell(SAVED, _facts(mdev, save.path))
+
+    def _failed(self, mdev: Mdev, path: Path, reason: str, *, last: bool, asked: bool) -> None:
+        line = f"{mdev.name}: not saved: {reason}"
+        if last:
+            self.lost.append(line)
+        elif not asked:
+            if self._complaints.get(mdev.uuid) == reason:
+                return
+            self._complaints[mdev.uuid] = reason
+            print(f"mdevemu: {line}", file=sys.stderr, flush=True)
+        self._tell(NOT_SAVED, _facts(mdev, path) | {"reason": reason})
 
     # In.
 
@@ -196,9 +222,10 @@ class Keeping:
 
     def _save_one(self, mdev: str, file: str) -> dict[str, object]:
         found = self._parent.find(mdev)
-        if found.uuid in self._waiting:
-            raise ConfigError("mdev", f"{mdev!r} is being saved", errno.EBUSY)
-        self._save(found, _absolute(file))
+        path = _absolute(file)
+        if any(each.mdev is found and each.path == path for each in self._saves):
+            raise ConfigError("mdev", f"{mdev!r} is being saved to {path}", errno.EBUSY)
+        self._save(found, path)
         return {}
 
     def _save_state(self) -> dict[str, object]:
@@ -209,6 +236,16 @@ class Keeping:
 
     def _restore_one(self, file: str) -> dict[str, object]:
         return self.restore(_absolute(file))
+
+
+def _facts(mdev: Mdev, path: Path) -> dict[str, str]:
+    """Whose save it is, for events."""
+    return {"uuid": mdev.uuid, "name": mdev.name, "file": str(path)}
+
+
+def _unlink(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _absolute(file: str) -> Path:

@@ -25,8 +25,10 @@ _EMPTY = _digest(bytes(BLOCK))
 class Contents:
     """The HBM of one mdev, and what was told of it."""
 
-    def __init__(self, partition: Partition) -> None:
+    def __init__(self, partition: Partition, at_once: int = LOOKED_AT_ONCE) -> None:
+        """``at_once``: blocks that one step looks at, at most."""
         self._partition = partition
+        self._at_once = at_once
         self._told: dict[int, bytes] = {}
 
     def tell(self) -> Iterator[bytes]:
@@ -42,9 +44,17 @@ class Contents:
                 self._told[offset] = digest
                 looked = 0
                 yield block(offset, contents)
-            elif looked == LOOKED_AT_ONCE:
+            elif looked == self._at_once:
                 looked = 0
                 yield b""
+
+    def digest(self) -> bytes:
+        """Tells all that was told from anything else."""
+        found = blake2b(digest_size=16)
+        for offset, digest in sorted(self._told.items()):
+            if digest != _EMPTY:
+                found.update(offset.to_bytes(8, "little") + digest)
+        return found.digest()
 
     def _candidates(self) -> list[int]:
         """Offsets of all blocks that have something in them, or had."""

@@ -17,7 +17,7 @@ from mdevemu.units import KIB, MIB
 
 SUFFIX = ".mdev"
 PART = MIB
-"""Bytes that are read or written in one step."""
+"""Bytes that are read in one step."""
 LONGEST_LINE = 4 * KIB
 FORMAT = 2
 

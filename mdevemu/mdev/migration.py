@@ -14,7 +14,7 @@ from mdevemu.accel.hbm import Partition
 from mdevemu.accel.rest import Done
 from mdevemu.errors import StateError
 from mdevemu.mdev import stream
-from mdevemu.mdev.contents import Contents
+from mdevemu.mdev.contents import LOOKED_AT_ONCE, Contents
 from mdevemu.mdev.stream import Incoming, Shape
 from mdevemu.pci.function import Function
 from mdevemu.profile.types import MdevType
@@ -32,12 +32,18 @@ class Outgoing:
 
     Attributes:
         live: the device runs; the end of the stream is not told before it is at rest.
+        state: all that is no memory, once it was told.
     """
 
-    def __init__(self, migration: "Migration", *, live: bool) -> None:
+    def __init__(
+        self, migration: "Migration", *, live: bool, at_once: int = LOOKED_AT_ONCE
+    ) -> None:
+        """``at_once``: blocks of memory that one step looks at, at most."""
         self.live = live
+        self.state = b""
         self._migration = migration
-        self._contents = Contents(migration.partition) if migration.partition else None
+        part = migration.partition
+        self._contents = Contents(part, at_once) if part else None
         self._waiting = bytearray()
         self._checksum = 0
         self._steps = self._pass()
@@ -48,16 +54,33 @@ class Outgoing:
 
         The loop must not wait while much HBM is looked at in vain: then padding comes.
         """
-        while len(self._waiting) < size:
-            step = next(self._steps, None)
-            if step is None:
-                if self.live:
-                    self._steps = self._pass()
-                break
-            self._put(step or stream.padding(size - len(self._waiting)))
+        while len(self._waiting) < size and self._advance(size):
+            pass
         found = bytes(self._waiting[:size])
         del self._waiting[:size]
         return found
+
+    def step(self) -> bytes | None:
+        """What one short step finds, or nothing; None ends a pass, or the stream."""
+        if not self._advance(0) and not self._waiting:
+            return None
+        found = bytes(self._waiting)
+        self._waiting.clear()
+        return found
+
+    def digest(self) -> bytes:
+        """Tells the memory that was told from any other."""
+        return self._contents.digest() if self._contents else b""
+
+    def _advance(self, size: int) -> bool:
+        """One step, with padding up to ``size`` bytes if it finds nothing; False after the last."""
+        step = next(self._steps, None)
+        if step is None:
+            if self.live:
+                self._steps = self._pass()
+            return False
+        self._put(step or stream.padding(size - len(self._waiting)))
+        return True
 
     def rest(self) -> None:
         """The device is at rest: what is left is one pass, and all that is no memory."""
@@ -74,10 +97,8 @@ class Outgoing:
     def _last(self) -> Iterator[bytes]:
         yield from self._pass()
         # In one step, so that no access of a client comes in between.
-        yield b"".join(
-            stream.bank(name, saving.save(bank, writable_only=name in OF_THE_FUNCTION))
-            for name, bank in self._migration.banks.items()
-        ) + stream.device(structs.save(self._migration.personality.save()))
+        self.state = self._migration.state()
+        yield self.state
         yield stream.end(self._checksum)
 
 
@@ -134,6 +155,17 @@ class Migration:
     def release(self) -> None:
         """Go on, unless the client stopped the device."""
         self.personality.rest.run(OPERATOR)
+
+    def outgoing(self) -> Outgoing:
+        """A stream of its own that begins while the device works, in steps of a block."""
+        return Outgoing(self, live=True, at_once=1)
+
+    def state(self) -> bytes:
+        """Of the stream of a device at rest, all that is no memory."""
+        return b"".join(
+            stream.bank(name, saving.save(bank, writable_only=name in OF_THE_FUNCTION))
+            for name, bank in self.banks.items()
+        ) + stream.device(structs.save(self.personality.save()))
 
     def whole(self, size: int) -> Iterator[bytes]:
         """All of the stream of a device at rest, in parts of at most ``size`` bytes."""

@@ -6,6 +6,7 @@ import uuid as uuids
 
 import pytest
 
+from mdevemu.vfio_user.client import Client
 from tests.support.bench import Ram
 from tests.support.native import (
     DATA,
@@ -37,8 +38,11 @@ def start(folder, *options):
 
 
 def end(serving, number=signal.SIGTERM):
+    """As ``stop`` ends it; a second signal would end the saving, too."""
+    for control in serving.controls:
+        control.close()
     serving.process.send_signal(number)
-    return serving.stop()
+    return ended(serving.process)
 
 
 def guest_of(control, **wanted):
@@ -222,6 +226,90 @@ def test_engines_that_cannot_be_read_end_the_start(folder):
     failing = ended(serve(folder, "--state", str(folder / "state")))
     assert failing[0] == 2
     assert "engines.json: has no engines of version 1" in failing[2]
+
+
+def test_what_changes_is_saved_by_the_clock_and_survives_a_crash(folder):
+    serving = start(folder, "--save-every", "0.1")
+    control = serving.control()
+    made, guest = guest_of(control, name="red")
+    idle = control("create-mdev", type="mdevemu-native", name="idle")
+    assert {control.event("MDEV_SAVED")["name"] for _ in range(2)} == {"red", "idle"}
+    path = folder / "state" / f"{idle['uuid']}.mdev"
+    written = path.stat()
+    file = folder / "state" / f"{made['uuid']}.mdev"
+    for number in (0xABC0, 0xABC1, 0xABC2):
+        guest.write(0x28, number)
+        scratch = number.to_bytes(8, "little")
+        until(lambda wanted=scratch: wanted in file.read_bytes())
+    while control.events:
+        assert control.events.pop()["data"].get("name") == "red"
+    assert path.stat() == written, "what is as it was is not written"
+    serving.process.kill()
+    serving.stop()
+    guest.leave()
+    serving = start(folder)
+    assert {each["name"] for each in serving.control()("query-mdevs")} == {"red", "idle"}
+    guest.attach(made["socket"])
+    assert guest.read(0x28) == 0xABC2
+    assert end(serving) == (0, "", "")
+    guest.close()
+
+
+def test_what_cannot_be_saved_by_the_clock_is_told_once(folder):
+    serving = start(folder, "--save-every", "0.1")
+    control = serving.control()
+    _, guest = guest_of(control, name="red")
+    control.event("MDEV_SAVED")
+    (folder / "state").rename(folder / "elsewhere")
+    guest.write(0x28, 1)
+    assert "No such file" in control.event("MDEV_NOT_SAVED")["reason"]
+    blue = control("create-mdev", type="mdevemu-native", name="blue")
+    assert control.event("MDEV_NOT_SAVED")["name"] == "blue"
+    control("remove-mdev", uuid="blue")
+    blue = control("create-mdev", type="mdevemu-native", name="blue")
+    told = control.event("MDEV_NOT_SAVED")
+    assert (told["name"], told["uuid"]) == ("blue", blue["uuid"]), "not red again"
+    (folder / "elsewhere").rename(folder / "state")
+    assert {control.event("MDEV_SAVED")["name"] for _ in range(2)} == {"red", "blue"}
+    guest.leave()
+    code, _, err = end(serving)
+    named = [line.split(": ")[1] for line in err.splitlines()]
+    assert (code, named) == (0, ["red", "blue", "blue"])
+
+
+def test_interval_without_a_folder_is_refused(folder):
+    code, _, err = ended(serve(folder, "--save-every", "1"))
+    assert (code, err) == (2, "mdevemu: --save-every: needs --state FOLDER to save to\n")
+
+
+def test_mdev_that_a_layout_removes_does_not_come_back(folder):
+    serving = start(folder)
+    control = serving.control()
+    control("create-mdev", type="mdevemu-native")
+    control("save-state")
+    control.event("MDEV_SAVED")
+    control("apply-layout", layout={})
+    assert list((folder / "state").iterdir()) == []
+    serving.process.kill()
+    serving.stop()
+    serving = start(folder)
+    assert serving.control()("query-mdevs") == []
+    end(serving)
+
+
+def test_mdev_that_is_removed_while_it_is_saved_leaves_no_file(folder):
+    serving = start(folder)
+    control = serving.control()
+    for _ in range(20):
+        made = control("create-mdev", type="mdevemu-native")
+        client = Client(made["socket"])
+        client.region_write(4, 0, bytes(range(1, 251)) * 4000)
+        client.close()
+        control("save-state")
+        control("remove-mdev", uuid=made["uuid"], force=True)
+        assert control.event("MDEV_NOT_SAVED")["reason"] == "it was removed"
+    until(lambda: list((folder / "state").iterdir()) == [])
+    assert end(serving) == (0, "", "")
 
 
 @pytest.mark.parametrize(
