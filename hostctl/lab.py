@@ -12,7 +12,7 @@ from hostctl.control import Mdev
 from hostctl.emulator import Emulator
 from hostctl.errors import VmError
 from hostctl.guest import answers
-from hostctl.processes import identify, undisturbed
+from hostctl.processes import identify, shortage, undisturbed
 from hostctl.runtime import Folder, Record, VmRecord, folder_of
 from hostctl.spec import TYPE_PREFIX, LabSpec, VmSpec
 from hostctl.steps import Steps
@@ -23,6 +23,7 @@ from mdevemu.errors import ConfigError
 BOOT_SECONDS = 180.0
 _LEAVE_SECONDS = 2.0
 _PAUSE = 0.01
+_LOOK_SECONDS = 5.0  # between two looks for space that logs need
 
 
 def plan(spec: LabSpec, vm: VmSpec, folder: Folder, accelerator: str) -> Plan:
@@ -199,7 +200,7 @@ class Lab:
         self._write()
 
     def watch(self) -> Iterator[str]:
-        """Wait, and name each VM that was turned off from within.
+        """Wait, and tell of each VM that was turned off from within, and of logs that are cut.
 
         Raises:
             VmError: the emulator or a VM failed.
@@ -210,10 +211,15 @@ class Lab:
                 handle = os.pidfd_open(who.identity.pid)
                 handles.callback(os.close, handle)
                 selector.register(handle, selectors.EVENT_READ, who)
+            told = None
             while True:
-                for key, _ in selector.select():
+                for key, _ in selector.select(_LOOK_SECONDS):
                     selector.unregister(key.fd)
-                    yield self._ended(key.data)
+                    yield f"{self._ended(key.data)} was turned off from within"
+                short = shortage(self.folder.file("any", "console.log"))
+                if short and short != told:
+                    yield short
+                told = short
 
     def _ended(self, who: Emulator | Vm) -> str:
         """Say who ended by its own will; anything else is a failure."""

@@ -176,14 +176,29 @@ def stop(child: subprocess.Popen[bytes], patience: float) -> int:
     return child.wait()
 
 
+def shortage(log: Path) -> str | None:
+    """What to say of a log that cannot grow, since nobody who writes to it can; else None."""
+    try:
+        found = os.statvfs(log.parent)
+    except OSError:
+        return None
+    if found.f_bfree if os.geteuid() == 0 else found.f_bavail:
+        return None
+    return f"(no space is left in {log.parent}: what came last may be missing)"
+
+
 def tail(log: Path, lines: int = 12) -> list[str]:
-    """The last lines of a log that may not exist; control characters are dropped."""
+    """The last lines of a log that may not exist; control characters are dropped.
+
+    The first line says so if the log cannot grow.
+    """
     try:
         text = log.read_bytes()[-16384:].decode(errors="replace")
     except FileNotFoundError:
         return []
     kept = ("".join(c for c in line if c.isprintable()).rstrip() for line in text.splitlines())
-    return [line for line in kept if line][-lines:]
+    short = shortage(log)
+    return [*([short] if short else []), *[line for line in kept if line][-lines:]]
 
 
 class Terminated(BaseException):

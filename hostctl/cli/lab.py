@@ -82,8 +82,8 @@ def _foreground(spec: LabSpec, accel: str, output: Output) -> None:
         output.say(f"lab {spec.name!r} is up; Ctrl-C, or 'hostctl down {spec.name}', ends it")
         # An ordinary end: somebody ran ``hostctl down``.
         with contextlib.suppress(Terminated):
-            for name in lab.watch():
-                output.say(f"{name} was turned off from within")
+            for news in lab.watch():
+                output.say(news)
 
 
 def facts(lab: Lab) -> dict[str, object]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hostctl.control import Mdev
 from hostctl.errors import TimedOut, VmError
 from hostctl.guest import AgentGone
+from hostctl.processes import shortage
 from hostctl.testing.kmsg import KernelLog
 from hostctl.testing.moments import TEST, Moment, Moments
 from hostctl.testing.wish import Wish
@@ -143,7 +144,10 @@ class VmUnderTest:
 
     def told(self) -> list[Moment]:
         """What the guest's kernel has said since the test began, by the host's clock."""
-        return [Moment(line.time, f"{self.name} log", line.text) for line in self._log.lines()]
+        who = f"{self.name} log"
+        found = [Moment(line.time, who, line.text) for line in self._log.lines()]
+        short = shortage(self._log.console)
+        return [*found, Moment(time.monotonic_ns(), who, short)] if short else found
 
     @contextlib.contextmanager
     def _watched(self, what: str) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """Processes: they die with us, and no stranger is ever killed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -120,6 +121,37 @@ def test_stderr_goes_to_the_log_and_tail_cleans_it(tmp_path: Path) -> None:
     assert tail(log) == ["one", "[31mtwo"]
     assert tail(log, 1) == ["[31mtwo"]
     assert tail(tmp_path / "none") == []
+
+
+FULL = """
+mount -t tmpfs -o size=64k tmpfs "$1"
+echo first > "$1/log"
+cat /dev/zero > "$1/rest" 2> /dev/null
+echo second 2> /dev/null >> "$1/log"
+exec "$2" -c '
+import json, sys
+from pathlib import Path
+from hostctl.processes import tail
+log = Path(sys.argv[1], "log")
+print(json.dumps(tail(log)))
+log.with_name("rest").unlink()
+print(json.dumps(tail(log)))
+' "$1"
+"""
+
+
+def test_log_on_a_full_file_system_is_told_to_be_cut(tmp_path: Path) -> None:
+    command = ["unshare", "-Urm", "sh", "-c", FULL, "sh", str(tmp_path), sys.executable]
+    if subprocess.run([*command[:2], "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user gets no file system of his own (unshare -Urm)")
+    path = str(Path(__file__).parents[3])
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    full, fine = map(json.loads, done.stdout.splitlines())
+    # A page has room for the second line all the same.
+    assert full[0] == f"(no space is left in {tmp_path}: what came last may be missing)"
+    assert fine[0] == full[1] == "first"
 
 
 def test_undisturbed_block_is_finished_before_a_signal_counts() -> None:
