@@ -43,13 +43,11 @@ class Disk:
             self._done.popleft()()
 
     def close(self) -> None:
-        """Forget jobs that were not begun; one that waits for a disk ends by itself."""
+        """No more jobs come; those there are end by themselves, and nobody hears of it."""
         if self._thread is None:
             os.close(self._ended)
-            return
-        while not self._jobs.empty():
-            self._jobs.get()
-        self._jobs.put(None)
+        else:
+            self._jobs.put(None)
 
     def _work(self) -> None:
         while task := self._jobs.get():

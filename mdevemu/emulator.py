@@ -143,7 +143,7 @@ class Emulator:
     def work(self) -> bool:
         """Do one piece of work; False when there is none left."""
         busy = self.parent.step()
-        busy |= self.keeping.step(others=busy)
+        busy |= self.keeping.step(others=busy and not self._leaving)
         if self.parent.host.faulted:
             self.inspection.collect()
         if self._leaving and not self.keeping.busy:

@@ -96,7 +96,7 @@ class Keeping:
         begun = self._clock()
         if others and begun < self._turn:
             return True
-        for save in self._saves[:AT_ONCE]:
+        for save in self._begun():
             if save.step():
                 if save.over:
                     self._over(save)
@@ -104,6 +104,11 @@ class Keeping:
                 self._turn = now + (now - begun) * OTHERS
                 return True
         return False
+
+    def _begun(self) -> list[Save]:
+        """The saves that go on now, one for each mdev, oldest first."""
+        first = {each.mdev.uuid: each for each in reversed(self._saves)}
+        return [each for each in self._saves if first[each.mdev.uuid] is each][:AT_ONCE]
 
     # Out.
 

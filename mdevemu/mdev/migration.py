@@ -20,7 +20,7 @@ from mdevemu.pci.function import Function
 from mdevemu.profile.types import MdevType
 from mdevemu.registers import Bank, saving
 
-CLIENT, OPERATOR = "client", "operator"
+CLIENT, OPERATOR, RESTORED = "client", "operator", "restored"
 """Who may want the device at rest."""
 
 OF_THE_FUNCTION = ("pci", "config")
@@ -183,12 +183,12 @@ class Migration:
         Raises:
             StateError: the stream is not one of such a device, which is as reset.
         """
-        self.hold(lambda _: None)
+        self.personality.rest.stop(RESTORED, lambda _: None)
         self.load(reprogrammed=reprogrammed)
         for part in parts:
             self.write(part)
         self.finish()
-        self._function.when_reached(self.release)
+        self._function.when_reached(lambda: self.personality.rest.run(RESTORED))
 
     # Out.
 

@@ -169,6 +169,39 @@ def keeping(tmp_path, disk, driver):
     )
 
 
+def run(keeping, disk):
+    while keeping.busy:
+        if not keeping.step(others=False):
+            settle(disk)
+
+
+def test_saves_of_one_mdev_come_one_after_the_other(keeping, driver, disk, tmp_path):
+    driver.function.write(HBM_BAR, 0, os.urandom(1 << 20))
+    save = next(each.run for each in keeping.commands() if each.name == "save-mdev")
+    for name in "ab":
+        save(mdev=driver.mdev.name, file=str(tmp_path / name))
+    while keeping.busy:
+        begun = os.listdir(tmp_path)
+        assert "a" in begun or ".b.new" not in begun
+        if not keeping.step(others=False):
+            settle(disk)
+    assert len({(tmp_path / name).read_bytes() for name in "ab"}) == 1
+
+
+def test_restored_device_still_rests_when_it_was_saved(keeping, driver, disk, tmp_path):
+    keeping.save_all()
+    run(keeping, disk)
+    (file,) = tmp_path.iterdir()
+    driver.bench.parent.remove(driver.mdev)
+    keeping.restore(file)
+    (mdev,) = driver.bench.parent.mdevs.values()
+    keeping.save_all()
+    run(keeping, disk)
+    assert mdev.personality.rest.holders
+    mdev.function.read(0, SCRATCH, 8)
+    assert not mdev.personality.rest.holders
+
+
 def test_other_work_has_most_of_the_time(keeping, driver):
     driver.function.write(HBM_BAR, 0, os.urandom(1 << 20))
     clock, spent = driver.bench.clock, {True: 0, False: 0}
