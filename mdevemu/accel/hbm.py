@@ -21,6 +21,9 @@ from mdevemu.units import MIB, Hpa
 GRANULE = 2 * MIB
 """Partitions start and end on multiples of this, in bytes."""
 
+SHARED_AT, SHARED_END = 1 << 40, 1 << 44
+"""Where a slice has what others share of theirs, in bytes from the start of its own."""
+
 
 @dataclass(eq=False, frozen=True, slots=True)
 class Partition:

@@ -215,6 +215,22 @@ class AddressSpace:
             raise _exhausted() from None
         self._hbm = size
 
+    def map_shared(self, at: int, hpa: Hpa, size: int, *, writable: bool) -> None:
+        """Let the device reach HBM of another slice, ``at`` bytes from the start of its own.
+
+        Raises:
+            RequestError: ENOSPC, no memory for tables is left; nothing was mapped.
+        """
+        try:
+            self._table.map(self.attached.hbm_at + at, hpa, size, writable=writable)
+        except Exhausted:
+            self.unmap_shared(at, size)
+            raise _exhausted() from None
+
+    def unmap_shared(self, at: int, size: int) -> None:
+        """Take it away again; nothing of it is reachable or cached on return."""
+        self._take_away(self.attached.hbm_at + at, size, None)
+
     def close(self) -> None:
         """Give up windows, HBM and place at the IOMMU; every access faults from now on."""
         lent = self._forget_windows()

@@ -23,6 +23,7 @@ from mdevemu.mdev.function import MdevFunction
 from mdevemu.mdev.guest_pasids import GuestPasids
 from mdevemu.mdev.host_iommu import HostIommu
 from mdevemu.mdev.migration import Migration
+from mdevemu.mdev.sharing import Exchange, Party
 from mdevemu.memory import PhysicalMemory
 from mdevemu.personalities import registry
 from mdevemu.profile import (
@@ -68,6 +69,7 @@ class Mdev:
     flow: Flow
     personality: Personality[Any]
     function: MdevFunction
+    sharing: Party
     users: frozenset[int] = frozenset()
     admit: Callable[[frozenset[int]], None] = lambda users: None
 
@@ -99,6 +101,7 @@ class Parent:
             [engine(each.name, each.operations) for each in spec.engines],
             frozenset((link.source, link.target) for link in spec.links),
         )
+        self.exchange = Exchange()
         self.scheduler = Scheduler(clock)
         self._admissions = admissions(spec)
         self.types = {each.id: each for each in spec.types}
@@ -235,6 +238,7 @@ class Parent:
             port=port,
             hbm=partition,
             hbm_at=space.attached.hbm_at,
+            sharing=(sharing := self.exchange.join(space, partition)),
             queues=kind.queues,
             max_transfer=kind.max_transfer,
             engines=self._engines_of(kind, place),
@@ -250,7 +254,17 @@ class Parent:
             function.migration = Migration(personality, function, kind, partition)
         personality.interrupt = function.interrupt
         mdev = Mdev(
-            uuid, given.name, kind, place, partition, space, port, flow, personality, function
+            uuid,
+            given.name,
+            kind,
+            place,
+            partition,
+            space,
+            port,
+            flow,
+            personality,
+            function,
+            sharing,
         )
         self.mdevs[uuid] = self._names[mdev.name] = mdev
         self._requesters[space.device_id, space.pasid] = mdev
@@ -267,6 +281,7 @@ class Parent:
         mdev.personality.reset()
         mdev.function.disconnect()
         self.scheduler.drop(mdev.flow)
+        mdev.sharing.close()
         mdev.space.close()
         if mdev.partition:
             self.hbm.remove(mdev.partition)

@@ -9,7 +9,7 @@ from mdevemu.accel.scheduler import Lane
 from mdevemu.errors import CommandFault
 from mdevemu.iommu.port import Port
 from mdevemu.layout import sizeof, unpack
-from mdevemu.personalities.native.decode import HBM, HbmFault, decode, operands
+from mdevemu.personalities.native.decode import HBM, HbmFault, operands
 from mdevemu.personalities.native.layout import Descriptor, Flag
 from mdevemu.personalities.native.memory import CountedMemory
 from mdevemu.units import KIB, Iova
@@ -59,7 +59,7 @@ class Chain:
         """
         stages = yield from self._read(descriptor)
         for self.stage, each in enumerate(stages):
-            _check(each, self.stage, len(stages), self._device.hbm_size)
+            _check(each, self.stage, len(stages), self._device)
         codes = [Operation(each.operation) for each in stages]
         engines, engine, result = self._device.slice.engines, None, 0
         if (wrong := engines.unlinked(codes)) is not None:
@@ -73,7 +73,7 @@ class Chain:
                 flags = each.flags | Flag.SOURCE_HBM
                 each = replace(each, source=before, length=result, flags=flags)
                 yield STAGE_COST
-            entry, command = decode(each, self._device.hbm_size)
+            entry, command = self._device.decode(each)
             onward = codes[self.stage + 1 :]
             use = yield from engines.take(entry.code, self._lane, after=engine, then=onward)
             if use is None:
@@ -108,7 +108,7 @@ class Chain:
             raise CommandFault(Status.LENGTH, f"{length} bytes are not 2 to {MAX_STAGES} stages")
         at = Iova(descriptor.source)
         if descriptor.flags & Flag.SOURCE_HBM:
-            if at + length > self._device.hbm_size:
+            if not self._device.has_hbm(at, length):
                 raise HbmFault(at, length, self._device.hbm_size)
             at = Iova(HBM + at)
         else:
@@ -123,13 +123,13 @@ def _after(pages: Generator[int, None, None], pieces: Pieces) -> Pieces:
     return (yield from pieces)
 
 
-def _check(stage: Descriptor, number: int, count: int, hbm_size: int) -> None:
+def _check(stage: Descriptor, number: int, count: int, device: "Native") -> None:
     """See that a stage can be one, before any is begun.
 
     Raises:
         CommandFault: it cannot.
     """
-    entry, _ = decode(stage, hbm_size)
+    entry, _ = device.decode(stage)
     wrong = None
     if stage.pasid or stage.cookie or stage.flags & ~STAGE_FLAGS:
         wrong = "has what is the chain's"

@@ -1,6 +1,6 @@
 """Hop 6, descriptor to command: everything that can be wrong with a descriptor is found here."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from mdevemu.accel.operations import BY_CODE, Command, Entry, Extent, Status, extent
 from mdevemu.errors import CommandFault
@@ -33,8 +33,13 @@ class HbmFault(CommandFault):
         self.address = address
 
 
-def decode(descriptor: Descriptor, hbm_size: int) -> tuple[Entry, Command]:
-    """What a descriptor asks for; HBM operands are counted from ``HBM``, ``hbm_size`` is in bytes.
+def decode(
+    descriptor: Descriptor, hbm_size: int, has_hbm: Callable[[int, int], bool]
+) -> tuple[Entry, Command]:
+    """What a descriptor asks for; HBM operands are counted from ``HBM``.
+
+    ``has_hbm`` tells whether the slice reaches all of some bytes (address, count) of HBM;
+    ``hbm_size`` is how many are its own.
 
     Raises:
         CommandFault: with the status that the completion shall have.
@@ -55,7 +60,7 @@ def decode(descriptor: Descriptor, hbm_size: int) -> tuple[Entry, Command]:
         if kind is Extent.NONE or not descriptor.flags & in_hbm:
             return Iova(address)
         count = extent(kind, length, capacity)
-        if address + count > hbm_size:
+        if not has_hbm(address, count):
             raise HbmFault(address, count, hbm_size)
         return Iova(HBM + address)
 

@@ -5,16 +5,20 @@ from dataclasses import asdict
 from functools import cached_property, partial
 
 from mdevemu.accel import Identity, Interface, Personality
-from mdevemu.accel.operations import Operation, Status
+from mdevemu.accel.hbm import SHARED_AT, SHARED_END
+from mdevemu.accel.operations import Command, Entry, Operation, Status
 from mdevemu.accel.operations.cipher import MAX_AAD, TAG_BYTES, AesGcm
 from mdevemu.accel.operations.digest import SHA256_BYTES
+from mdevemu.accel.personality import Sharing
 from mdevemu.accel.saving import Saved
 from mdevemu.accel.scheduler import Lane
 from mdevemu.errors import GuestFault
 from mdevemu.iommu.port import Port
 from mdevemu.layout import Struct, Word
 from mdevemu.pci.config import Bar, Doorbell
+from mdevemu.personalities.native.buffers import Buffers
 from mdevemu.personalities.native.chain import MAX_STAGES, NO_STAGE
+from mdevemu.personalities.native.decode import decode
 from mdevemu.personalities.native.layout import (
     MAGIC,
     MAX_QUEUES,
@@ -26,6 +30,9 @@ from mdevemu.personalities.native.layout import (
     DoorbellRegs,
     FaultCode,
     Flag,
+    HbmCommand,
+    HbmOperation,
+    HbmStatusCode,
     Invalidate,
     InvalidateKind,
     NativeRegs,
@@ -70,6 +77,8 @@ class Native(Personality[NativeRegs]):
             Flag,
             PasidMode,
             InvalidateKind,
+            HbmOperation,
+            HbmStatusCode,
         ),
         numbers={
             "REGISTERS_BAR": REGISTERS_BAR,
@@ -96,6 +105,7 @@ class Native(Personality[NativeRegs]):
         self.paging = Paging(self)
         self.lanes = [self.lane() for _ in range(self.queue_count)]
         self._doorbells.reset()
+        self.buffers = Buffers(self)  # behind the queues, whose lanes have their numbers
         self._introduce()
         self._use_directory(PasidMode.OFF, 0)
 
@@ -111,8 +121,9 @@ class Native(Personality[NativeRegs]):
         regs = self.regs
         regs.capabilities.queues = self.queue_count
         regs.capabilities.vectors = self.vectors
-        regs.capabilities.hbm = self.hbm_size > 0
+        regs.capabilities.hbm = regs.capabilities.hbm_buffers = self.hbm_size > 0
         self._show_functions()
+        regs.hbm_number.number = self.sharing.number
         regs.hbm_size.bytes = self.hbm_size
         if self.pasid_bits is not None:
             regs.pasid_capabilities.bits = self.pasid_bits
@@ -249,6 +260,10 @@ class Native(Personality[NativeRegs]):
     @NativeRegs.busy_ns.reading
     @NativeRegs.hbm_bytes.reading
     @NativeRegs.weight.reading
+    @NativeRegs.hbm_used.reading
+    @NativeRegs.hbm_high_water.reading
+    @NativeRegs.hbm_scrubbing.reading
+    @NativeRegs.hbm_imported.reading
     def refresh(self) -> None:
         """Bring the monitoring page up to date."""
         regs, counters, flow = self.regs, self.counters, self.slice.flow
@@ -262,6 +277,27 @@ class Native(Personality[NativeRegs]):
         regs.busy_ns.value = flow.busy_ns - self.busy_before
         regs.hbm_bytes.value = self.hbm_size
         regs.weight.value = flow.weight
+        regs.hbm_used.value = self.buffers.used
+        regs.hbm_high_water.value = self.buffers.high_water
+        regs.hbm_scrubbing.value = self.buffers.scrubbing
+        regs.hbm_imported.value = self.sharing.imported_bytes
+
+    # Buffers.
+
+    @property
+    def sharing(self) -> Sharing:
+        """What this slice shares with others."""
+        return self.slice.sharing
+
+    @NativeRegs.hbm_command.written
+    def _about_buffers(self, command: HbmCommand) -> None:
+        self.buffers.execute(command)
+
+    def reset(self) -> None:
+        self.sharing.reset()
+        dirty = self.buffers.dirty
+        super().reset()
+        self.buffers.scrub(dirty)
 
     # Commands.
 
@@ -269,10 +305,23 @@ class Native(Personality[NativeRegs]):
         """What a command of a lane works on; its operands are addresses of ``port``."""
         return CountedMemory(port, self.port, self.slice.hbm_at, self.counters, lane)
 
+    def decode(self, descriptor: Descriptor) -> tuple[Entry, Command]:
+        """What a descriptor asks for.
+
+        Raises:
+            CommandFault: with the status that the completion shall have.
+        """
+        return decode(descriptor, self.hbm_size, self.has_hbm)
+
+    def has_hbm(self, address: int, count: int) -> bool:
+        """All of these bytes are of the slice's HBM, or of a buffer that it imported."""
+        return address + count <= self.hbm_size or self.sharing.reaches(address, count)
+
     def operand_address(self, address: int) -> int:
         """An address that faulted, as the descriptor named it."""
         offset = address - self.slice.hbm_at
-        return offset if 0 <= offset < self.hbm_size else address
+        ours = 0 <= offset < self.hbm_size or SHARED_AT <= offset < SHARED_END
+        return offset if ours else address
 
     # PASIDs of the guest.
 
@@ -336,6 +385,7 @@ class Native(Personality[NativeRegs]):
             self.raise_vector(EVENT_VECTOR)
         for queue in self.queues.values():
             queue.resume()
+        self.buffers.resume()
 
     # Interrupts and faults.
 

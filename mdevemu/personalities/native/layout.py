@@ -69,6 +69,7 @@ class Capabilities(Word, width=64):
     hbm = bit(19, Access.RO)
     monitoring = bit(20, Access.RO, reset=True)
     vectors = bits(28, 21, Access.RO)
+    hbm_buffers = bit(29, Access.RO)
 
 
 class Operations(Word, width=64):
@@ -271,6 +272,76 @@ class QueuePasid(Word, width=32):
     user = bit(31)
 
 
+class HbmOperation(enum.IntEnum):
+    """What ``hbm_command`` does with ``hbm_argument``.
+
+    ALLOCATE: bytes; FREE and EXPORT: a buffer's address; REVOKE and IMPORT: a handle;
+    RELEASE: the address of an import.
+    """
+
+    NOTHING = 0
+    ALLOCATE = 1
+    FREE = 2
+    EXPORT = 3
+    REVOKE = 4
+    IMPORT = 5
+    RELEASE = 6
+    RESERVED = 7
+
+
+class HbmStatusCode(enum.IntEnum):
+    """What became of the last ``hbm_command``."""
+
+    OK = 0
+    INVALID = 1
+    NO_ROOM = 2
+    NO_BUFFER = 3
+    DENIED = 4
+
+
+class HbmArgument(Word, width=64):
+    """What the next ``hbm_command`` is about."""
+
+    value = bits(63, 0)
+
+
+class HbmPeer(Word, width=64):
+    """Whom the next EXPORT is for: its ``hbm_number``, and whether it may write."""
+
+    number = bits(31, 0)
+    writable = bit(63)
+
+
+class HbmCommand(Word, width=32):
+    """Does something about buffers; it is done when the write is over."""
+
+    operation = code(2, 0, HbmOperation, Access.WO)
+
+
+class HbmStatus(Word, width=32):
+    """What became of the last ``hbm_command``."""
+
+    code = code(7, 0, HbmStatusCode, Access.RO)
+
+
+class HbmValue(Word, width=64):
+    """ALLOCATE and IMPORT: the address of the buffer; EXPORT: the handle."""
+
+    value = bits(63, 0, Access.RO)
+
+
+class HbmLength(Word, width=64):
+    """Bytes of what was allocated or imported last."""
+
+    value = bits(63, 0, Access.RO)
+
+
+class HbmNumber(Word, width=32):
+    """By which the drivers of other slices name this one; no other ever has it."""
+
+    number = bits(31, 0, Access.RO)
+
+
 class NativeRegs(RegisterMap, size=0x10000):
     """BAR0."""
 
@@ -301,6 +372,14 @@ class NativeRegs(RegisterMap, size=0x10000):
     page_request_head = Reg(0x094, PageRequestHead)
     page_response = Reg(0x098, PageResponse)
 
+    hbm_argument = Reg(0x0A0, HbmArgument)
+    hbm_peer = Reg(0x0A8, HbmPeer)
+    hbm_command = Reg(0x0B0, HbmCommand)
+    hbm_status = Reg(0x0B4, HbmStatus)
+    hbm_result = Reg(0x0B8, HbmValue)
+    hbm_length = Reg(0x0C0, HbmLength)
+    hbm_number = Reg(0x0C8, HbmNumber)
+
     completed = Reg(0x1000, Counter)
     failed = Reg(0x1008, Counter)
     bytes_read = Reg(0x1010, Counter)
@@ -311,6 +390,10 @@ class NativeRegs(RegisterMap, size=0x10000):
     busy_ns = Reg(0x1038, Counter)
     hbm_bytes = Reg(0x1040, Counter)
     weight = Reg(0x1048, Counter)
+    hbm_used = Reg(0x1050, Counter)
+    hbm_high_water = Reg(0x1058, Counter)
+    hbm_scrubbing = Reg(0x1060, Counter)
+    hbm_imported = Reg(0x1068, Counter)
 
     queue_sq_base = Array(QUEUES_AT + 0x00, Address, count=MAX_QUEUES, stride=QUEUE_STRIDE)
     queue_cq_base = Array(QUEUES_AT + 0x08, Address, count=MAX_QUEUES, stride=QUEUE_STRIDE)

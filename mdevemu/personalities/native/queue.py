@@ -13,7 +13,7 @@ from mdevemu.errors import CommandFault, DmaFault
 from mdevemu.iommu.port import Port
 from mdevemu.layout import Struct, members_of, sizeof, u32, u64, unpack
 from mdevemu.personalities.native.chain import NO_STAGE, Chain
-from mdevemu.personalities.native.decode import HbmFault, decode, named_pasid, operands, pasid_of
+from mdevemu.personalities.native.decode import HbmFault, named_pasid, operands, pasid_of
 from mdevemu.personalities.native.layout import (
     LOG2_MAX_ENTRIES,
     Completion,
@@ -309,7 +309,7 @@ class Queue:
     def _single(self, popped: Popped[Descriptor]) -> Pieces:
         """Do a command that is no chain; returns its result."""
         device = self._device
-        entry, command = decode(popped.command, device.hbm_size)
+        entry, command = device.decode(popped.command)
         port = self._port_of(popped.command)
         use = yield from device.slice.engines.take(entry.code, self.lane)
         if use is None:

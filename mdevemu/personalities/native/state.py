@@ -32,6 +32,7 @@ def save(device: "Native") -> Iterator[Struct]:
         yield queue.setup
         yield queue.place
     yield QueueNumber(MAX_QUEUES)
+    yield from device.buffers.save()
 
 
 def load(device: "Native", saved: Saved) -> None:
@@ -56,3 +57,4 @@ def load(device: "Native", saved: Saved) -> None:
     ready = device.regs.status.state is DeviceState.READY
     if enabled != set(device.queues) or (enabled and not ready):
         raise StateError(f"queues {sorted(enabled)} are enabled, {sorted(device.queues)} are there")
+    device.buffers.load(saved)

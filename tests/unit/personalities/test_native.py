@@ -63,7 +63,7 @@ def test_device_says_what_it_is(driver):
     assert found >> 13 & 0x1F == 24, "log2 of a transfer"
     assert found >> 18 & 7 == 0b111, "event index, HBM, monitoring"
     assert found >> 21 & 0xFF == 5, "vectors"
-    assert found >> 29 == 0
+    assert found >> 29 == 1, "buffers in HBM"
     assert driver.read(OPERATION_BITS) == (1 << len(ALL) + 1) - 1, "and chains of them"
     assert driver.read(HBM_SIZE) == 4 * MIB
     assert driver.function.interrupts[2] == 5
@@ -338,7 +338,8 @@ def test_registers_have_the_reset_value_of_nothing_else(driver):
     seen = all_registers(driver)
     named = seen[:0x20] + seen[0x1040:0x1050]
     assert any(named)
-    assert not any(seen[0x20:0x1040] + seen[0x1050:])
+    assert int.from_bytes(seen[0xC8:0xCC], "little") == driver.mdev.sharing.number
+    assert not any(seen[0x20:0xC8] + seen[0xCC:0x1040] + seen[0x1050:])
 
 
 @settings(max_examples=60, deadline=None)
