@@ -9,6 +9,7 @@ next owner of the same addresses gets a new one.
 import errno
 import fcntl
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mdevemu.accel.ranges import Ranges
@@ -21,8 +22,11 @@ from mdevemu.units import MIB, Hpa
 GRANULE = 2 * MIB
 """Partitions start and end on multiples of this, in bytes."""
 
-SHARED_AT, SHARED_END = 1 << 40, 1 << 44
-"""Where a slice has what others share of theirs, in bytes from the start of its own."""
+MMU_AT, MMU_END = 1 << 40, 1 << 44
+"""Addresses that a slice's own MMU translates, in bytes from the start of its HBM."""
+
+Runs = Sequence[tuple[int, int]]
+"""Pieces of a slice's HBM: (offset, bytes), whole pages."""
 
 
 @dataclass(eq=False, frozen=True, slots=True)

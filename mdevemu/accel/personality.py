@@ -22,6 +22,7 @@ from mdevemu.accel.hbm import Partition
 from mdevemu.accel.rest import Rest
 from mdevemu.accel.saving import Saved
 from mdevemu.accel.scheduler import Flow, Lane
+from mdevemu.accel.sharing import Mmu, Sharing
 from mdevemu.errors import CommandFault, GuestFault
 from mdevemu.iommu.port import Port
 from mdevemu.layout import Struct, Word
@@ -64,40 +65,6 @@ class Pasids(Protocol):
         """The guest answers a page request group."""
 
 
-class Sharing(Protocol):
-    """What a slice can do about HBM of others, and others about its own.
-
-    Places and offsets are bytes from the start of the slice's HBM.
-
-    Attributes:
-        number: by which others know it.
-    """
-
-    number: int
-
-    def export(self, offset: int, size: int, peer: int, *, writable: bool) -> int | None:
-        """Let another import a piece of our HBM: its handle, None if that cannot be."""
-
-    def revoke(self, handle: int) -> bool:
-        """Take an export of ours back; nobody reaches it any more on return."""
-
-    def take(self, handle: int) -> tuple[int, int] | None:
-        """Import what was exported to us: (place, bytes), None if nothing was."""
-
-    def release(self, at: int) -> bool:
-        """Give up what was imported at a place."""
-
-    def reaches(self, at: int, size: int) -> bool:
-        """All of these bytes are of one import."""
-
-    @property
-    def imported_bytes(self) -> int:
-        """All that was imported."""
-
-    def reset(self) -> None:
-        """Share nothing any more, in either direction."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
     """What an mdev was given of its accelerator.
@@ -107,6 +74,7 @@ class Slice:
         port: the only way to memory, HBM included.
         hbm: its part of the HBM, None if its type has none.
         hbm_at: the address of it, by ``port``.
+        mmu: what it can reach of it by other addresses.
         sharing: what it can share of it with other slices.
         queues: how many queues it may use.
         max_transfer: bytes that a command moves at most; None leaves it to the personality.
@@ -120,6 +88,7 @@ class Slice:
     port: Port
     hbm: Partition | None
     hbm_at: int
+    mmu: Mmu
     sharing: Sharing
     queues: int
     engines: Engines

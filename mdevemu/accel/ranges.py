@@ -40,6 +40,20 @@ class Ranges:
                 return start
         return None
 
+    def gather(self, size: int) -> list[tuple[int, int]]:
+        """The fewest ranges that have ``size`` bytes together, lowest first; one may be cut.
+
+        There are that many.
+        """
+        assert size <= self.free_bytes
+        found = []
+        for start, count in sorted(self, key=lambda each: -each[1]):
+            if not size:
+                break
+            found.append((start, min(count, size)))
+            size -= found[-1][1]
+        return sorted(found)
+
     def take(self, start: int, size: int) -> None:
         """Have these bytes, which are free, be so no more."""
         assert size > 0

@@ -7,7 +7,7 @@ and has answered before anything that it led to is given back.
 
 import errno
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from mdevemu.errors import RequestError
@@ -215,20 +215,26 @@ class AddressSpace:
             raise _exhausted() from None
         self._hbm = size
 
-    def map_shared(self, at: int, hpa: Hpa, size: int, *, writable: bool) -> None:
-        """Let the device reach HBM of another slice, ``at`` bytes from the start of its own.
+    def map_runs(self, at: int, runs: Iterable[tuple[Hpa, int]], *, writable: bool) -> None:
+        """Let the device reach runs of HBM, one after the other.
+
+        ``at`` is where, in bytes from the start of its own HBM; a run is (address, bytes),
+        whole pages.
 
         Raises:
             RequestError: ENOSPC, no memory for tables is left; nothing was mapped.
         """
+        end = at
         try:
-            self._table.map(self.attached.hbm_at + at, hpa, size, writable=writable)
+            for hpa, size in runs:
+                start, end = end, end + size
+                self._table.map(self.attached.hbm_at + start, hpa, size, writable=writable)
         except Exhausted:
-            self.unmap_shared(at, size)
+            self.unmap_runs(at, end - at)
             raise _exhausted() from None
 
-    def unmap_shared(self, at: int, size: int) -> None:
-        """Take it away again; nothing of it is reachable or cached on return."""
+    def unmap_runs(self, at: int, size: int) -> None:
+        """Take them away again; nothing of them is reachable or cached on return."""
         self._take_away(self.attached.hbm_at + at, size, None)
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from mdevemu.mdev.function import MdevFunction
 from mdevemu.mdev.guest_pasids import GuestPasids
 from mdevemu.mdev.host_iommu import HostIommu
 from mdevemu.mdev.migration import Migration
+from mdevemu.mdev.mmu import Mmu
 from mdevemu.mdev.sharing import Exchange, Party
 from mdevemu.memory import PhysicalMemory
 from mdevemu.personalities import registry
@@ -233,12 +234,15 @@ class Parent:
             raise ConfigError("type", f"{kind.id}: {refused.reason}", errno.EUSERS) from None
         flow = self.scheduler.flow(self._weight(kind, place))
         port = space.port()
+        mmu = Mmu(space, partition)
+        sharing = Party(self.exchange, mmu)
         given = Slice(
             name=name or uuid,
             port=port,
             hbm=partition,
             hbm_at=space.attached.hbm_at,
-            sharing=(sharing := self.exchange.join(space, partition)),
+            mmu=mmu,
+            sharing=sharing,
             queues=kind.queues,
             max_transfer=kind.max_transfer,
             engines=self._engines_of(kind, place),
@@ -281,7 +285,7 @@ class Parent:
         mdev.personality.reset()
         mdev.function.disconnect()
         self.scheduler.drop(mdev.flow)
-        mdev.sharing.close()
+        mdev.sharing.reset()
         mdev.space.close()
         if mdev.partition:
             self.hbm.remove(mdev.partition)

@@ -1,23 +1,27 @@
-"""Pieces of HBM that one mdev lets another reach: with both sides' consent, and until revoked.
+"""HBM that one mdev lets another reach: with both sides' consent, and until revoked.
 
-Who exports names the one mdev that may import; that one takes the handle, or does not.
-The IOMMU then leads it to the very same memory, and revoking is taking entries away.
+Who wants to import joins, and gets a number; who exports names the one that may import by
+it; that one takes the handle, or does not.
+Its MMU then leads to the very same memory, and revoking is taking translations away.
 """
 
+import secrets
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
-from itertools import count
 
-from mdevemu.accel.hbm import SHARED_AT, Partition
-from mdevemu.errors import RequestError
-from mdevemu.mdev.address_space import AddressSpace
-from mdevemu.units import GIB, Hpa
+from mdevemu.accel.hbm import Runs
+from mdevemu.mdev.mmu import Mmu, Places
 
-PLACE = 128 * GIB
-"""Each place has room for any buffer."""
-PLACES = 64
+MAX_IMPORTS = 64
 """What one mdev imports at the same time, at most."""
 MAX_EXPORTS = 64
 """What one mdev exports at the same time, at most."""
+BITS = 63
+"""Width of numbers and handles."""
+
+
+def _by_lot() -> int:
+    return secrets.randbits(BITS)
 
 
 @dataclass(eq=False, slots=True)
@@ -25,115 +29,118 @@ class _Export:
     """A buffer that one mdev may import.
 
     Attributes:
-        offset, size: bytes of the owner's HBM.
-        peer: number of the mdev that may.
-        place: where that has it, None if it has not imported it.
+        buffer: by which address its owner knows it.
+        peer: the mdev that may.
+        size: bytes.
+        at: where that has it, None if it has not imported it.
     """
 
     owner: "Party"
-    offset: int
+    buffer: int
+    peer: "Party"
+    places: Places
     size: int
-    peer: int
     writable: bool
-    place: int | None = None
+    at: int | None = None
 
 
 @dataclass(eq=False)
 class Exchange:
-    """Everything that mdevs of one accelerator share.
+    """What mdevs of one accelerator share.
 
-    Neither a number nor a handle is ever used again, so that nobody comes by what was
-    meant for somebody before him.
+    Numbers and handles are drawn by lot, so none comes back: not after a reset, and not in
+    an accelerator that was started again and knows nothing of those before.
 
     Attributes:
-        parties: mdevs by their numbers.
-        exports: by their handles.
+        draw: gives a random number of ``BITS`` bits.
+        parties: those who joined, by their numbers.
     """
 
+    draw: Callable[[], int] = _by_lot
     parties: dict[int, "Party"] = field(default_factory=dict)
-    exports: dict[int, _Export] = field(default_factory=dict)
-    numbers: "count[int]" = field(default_factory=lambda: count(1))
-    handles: "count[int]" = field(default_factory=lambda: count(1))
 
-    def join(self, space: AddressSpace, partition: Partition | None) -> "Party":
-        """A new mdev."""
-        party = Party(self, next(self.numbers), space, partition)
-        self.parties[party.number] = party
-        return party
+    def fresh(self, *taken: Container[int]) -> int:
+        """A number that is none of these, and not 0."""
+        while not (number := self.draw()) or any(number in each for each in taken):
+            pass
+        return number
 
 
 class Party:
-    """One mdev among those that share.
+    """One mdev among those that may share."""
 
-    Attributes:
-        number: by which others know it.
-    """
-
-    def __init__(
-        self, exchange: Exchange, number: int, space: AddressSpace, partition: Partition | None
-    ) -> None:
-        self.number = number
+    def __init__(self, exchange: Exchange, mmu: Mmu) -> None:
         self._exchange = exchange
-        self._space = space
-        self._partition = partition
-        self._imports: dict[int, _Export] = {}  # by place
+        self._mmu = mmu
+        self._exports: dict[int, _Export] = {}  # ours, by handle
+        self._offers: dict[int, _Export] = {}  # others' that are for us, by handle
+        self._imports: dict[int, _Export] = {}  # those that we took, by address
+        self._number: int | None = None
 
-    def export(self, offset: int, size: int, peer: int, *, writable: bool) -> int | None:
-        """Let another mdev import a piece of our HBM: its handle, None if there is no such mdev."""
-        assert self._partition is not None
-        assert offset + size <= self._partition.size
-        exports = self._exchange.exports
-        ours = sum(each.owner is self for each in exports.values())
-        if peer == self.number or peer not in self._exchange.parties or ours >= MAX_EXPORTS:
+    def join(self) -> int:
+        """Let others export to us: by this number, until the next reset."""
+        if self._number is None:
+            parties = self._exchange.parties
+            self._number = self._exchange.fresh(parties)
+            parties[self._number] = self
+        return self._number
+
+    def export(self, buffer: int, runs: Runs, peer: int, *, writable: bool) -> int | None:
+        """Let another mdev import a buffer, which is these pieces of our HBM.
+
+        Returns its handle; None if there is no such mdev, or we export too much.
+        """
+        other = self._exchange.parties.get(peer)
+        if other is None or other is self or len(self._exports) >= MAX_EXPORTS:
             return None
-        handle = next(self._exchange.handles)
-        exports[handle] = _Export(self, offset, size, peer, writable)
+        handle = self._exchange.fresh(self._exports, other._offers)
+        places, size = self._mmu.places(runs), sum(count for _, count in runs)
+        export = _Export(self, buffer, other, places, size, writable)
+        self._exports[handle] = other._offers[handle] = export
         return handle
 
     def revoke(self, handle: int) -> bool:
         """Take an export back; nobody reaches it any more on return.  False if it is not ours."""
-        export = self._exchange.exports.get(handle)
-        if export is None or export.owner is not self:
+        export = self._exports.pop(handle, None)
+        if export is None:
             return False
-        del self._exchange.exports[handle]
-        if export.place is not None:
-            self._exchange.parties[export.peer].drop(export.place)
+        del export.peer._offers[handle]
+        if export.at is not None:
+            export.peer.release(export.at)
         return True
+
+    def withdraw(self, buffer: int) -> None:
+        """Revoke every export of a buffer."""
+        for handle in [at for at, each in self._exports.items() if each.buffer == buffer]:
+            self.revoke(handle)
 
     def take(self, handle: int) -> tuple[int, int] | None:
-        """Import: (where it is from the start of our HBM, bytes); None if it is not for us.
+        """Import: (where it is from the start of our HBM, bytes).
 
-        It is there once, however often it is asked for.
+        It is there once, however often it is asked for.  None if it is not for us, or if we
+        import too much.
         """
-        export = self._exchange.exports.get(handle)
-        if export is None or export.peer != self.number:
+        export = self._offers.get(handle)
+        if export is None:
             return None
-        if export.place is None:
-            place = next((at for at in range(PLACES) if at not in self._imports), None)
-            if place is None or not self._map(export, place):
+        if export.at is None:
+            if len(self._imports) >= MAX_IMPORTS:
                 return None
-            export.place = place
-            self._imports[place] = export
-        return SHARED_AT + export.place * PLACE, export.size
+            at = self._mmu.lead(export.places, writable=export.writable)
+            if at is None:
+                return None
+            export.at = at
+            self._imports[at] = export
+        return export.at, export.size
 
     def release(self, at: int) -> bool:
-        """Give up what we imported at a place; it can be imported again.  False if nothing is."""
-        place, rest = divmod(at - SHARED_AT, PLACE)
-        if rest or place not in self._imports:
+        """Give up what we imported; it can be imported again.  False if nothing is there."""
+        export = self._imports.pop(at, None)
+        if export is None:
             return False
-        self.drop(place)
+        export.at = None
+        self._mmu.unmap(at)
         return True
-
-    def drop(self, place: int) -> None:
-        """Reach what is at a place no more."""
-        export = self._imports.pop(place)
-        export.place = None
-        self._space.unmap_shared(SHARED_AT + place * PLACE, export.size)
-
-    def reaches(self, at: int, size: int) -> bool:
-        """All of these bytes, counted from the start of our HBM, are of one import."""
-        export = self._imports.get((at - SHARED_AT) // PLACE)
-        return export is not None and (at - SHARED_AT) % PLACE + size <= export.size
 
     @property
     def imported_bytes(self) -> int:
@@ -141,30 +148,11 @@ class Party:
         return sum(export.size for export in self._imports.values())
 
     def reset(self) -> None:
-        """Share nothing any more, in either direction."""
-        for place in list(self._imports):
-            self.drop(place)
-        exports = self._exchange.exports
-        for handle in [at for at, each in exports.items() if each.owner is self]:
+        """Share nothing any more, in either direction, and be nobody to the others."""
+        for handle in list(self._exports):
             self.revoke(handle)
-
-    def close(self) -> None:
-        """Be gone; what others meant for us is nobody's."""
-        self.reset()
-        del self._exchange.parties[self.number]
-        for handle, export in list(self._exchange.exports.items()):
-            if export.peer == self.number:
-                del self._exchange.exports[handle]
-
-    def _map(self, export: _Export, place: int) -> bool:
-        """Have the IOMMU lead us there; False if there is no memory for tables."""
-        partition = export.owner._partition
-        assert partition is not None
-        hpa = Hpa(partition.base + export.offset)
-        try:
-            self._space.map_shared(
-                SHARED_AT + place * PLACE, hpa, export.size, writable=export.writable
-            )
-        except RequestError:
-            return False
-        return True
+        for handle, export in list(self._offers.items()):
+            export.owner.revoke(handle)
+        if self._number is not None:
+            del self._exchange.parties[self._number]
+            self._number = None

@@ -4,6 +4,7 @@ Spec: RISC-V Privileged, Sv48, Sv48x4
 """
 
 from array import array
+from itertools import islice
 
 from mdevemu.memory import Ram
 from mdevemu.units import PAGE, Hpa
@@ -141,7 +142,8 @@ class PageTable:
             self._fill(self.root, LEVELS - 1, iova, hpa, size, bits)
         finally:
             if iova >> _TOP & self._entries(LEVELS - 1) - 1 >= LOWER:
-                self._lasting.update(list(self._valid)[before:])
+                new = len(self._valid) - before
+                self._lasting.update(islice(reversed(self._valid), new))
 
     def unmap(self, iova: int, size: int) -> list[Hpa]:
         """Clear entries; the tables that became empty, unlinked and still to be released.

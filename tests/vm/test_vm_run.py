@@ -29,7 +29,7 @@ from tests.unit.hostctl.command import PROJECT, Hostctl
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
 
 SECONDS = 300
-MAGIC = "magic 0x31434341, version 0x10001"
+MAGIC = "magic 0x31434341, version 0x10002"
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ class Status(enum.IntEnum):
     REJECTED = 11
     ABORTED = 12
     UNLINKED = 13
+    HBM_UNMAPPED = 14
 
 
 @dataclass(frozen=True, slots=True)

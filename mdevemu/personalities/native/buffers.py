@@ -4,13 +4,13 @@ import enum
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from mdevemu.accel import Work
+from mdevemu.accel.hbm import MMU_AT
 from mdevemu.accel.ranges import Ranges
 from mdevemu.accel.saving import Count, Saved
-from mdevemu.accel.scheduler import PIECE
 from mdevemu.errors import StateError
 from mdevemu.layout import Struct, u32, u64
 from mdevemu.personalities.native.layout import HbmCommand, HbmOperation, HbmStatusCode
+from mdevemu.personalities.native.scrubbing import Scrubber
 from mdevemu.units import PAGE
 
 if TYPE_CHECKING:
@@ -20,15 +20,20 @@ MAX_BUFFERS = 4096
 
 
 class RangeState(enum.IntEnum):
-    """What a range of HBM is, in a saved state; END ends the list."""
+    """What a range of HBM is, in a saved state; END ends the list.
+
+    A MAPPED range is a buffer at an address of the MMU; as many RUNs follow as it has bytes.
+    """
 
     BUFFER = 0
     DIRTY = 1
     END = 2
+    MAPPED = 3
+    RUN = 4
 
 
 class HbmRange(Struct):
-    """A buffer, or what is to be scrubbed, in bytes."""
+    """A range of HBM, or an address of the MMU and how much is mapped there, in bytes."""
 
     offset: u64
     size: u64
@@ -39,28 +44,20 @@ class Buffers:
     """Buffers in the HBM of one slice.
 
     What is freed, or was a buffer before a reset, is scrubbed before it can be allocated
-    again: piece by piece, as other work is done.  So nobody finds in a buffer what was
-    in another's.
+    again.  So nobody finds in a buffer what was in another's.
 
     Attributes:
         used: bytes of all buffers.
         high_water: the most that ever was, since the reset.
-        scrubbing: bytes that were freed and are not free yet.
+        scrubber: has what was freed and is not free yet.
     """
 
     def __init__(self, device: "Native") -> None:
         self._device = device
         self._free = Ranges(device.hbm_size)
-        self._sizes: dict[int, int] = {}
-        self._scrubs: dict[int, int] = {}  # whole ranges
-        self._left: dict[int, int] = {}  # bytes of each that are to be done
-        self._handles: dict[int, list[int]] = {}  # of a buffer's exports
-        self._lane = device.lane()
+        self._runs: dict[int, list[tuple[int, int]]] = {}  # of each buffer, by its address
+        self.scrubber = Scrubber(device, self._free)
         self.used = self.high_water = 0
-
-    @property
-    def scrubbing(self) -> int:
-        return sum(self._left.values())
 
     def execute(self, command: HbmCommand) -> None:
         """Do what the driver wrote, and show what became of it."""
@@ -70,15 +67,18 @@ class Buffers:
         if self._device.hbm_size:
             match command.operation:
                 case HbmOperation.ALLOCATE:
-                    status, result = self._allocate(argument)
+                    status, result = self._allocate(argument, mapped=command.mapped)
                 case HbmOperation.FREE:
                     status = self._give_back(argument)
                 case HbmOperation.EXPORT:
                     status, result = self._export(argument)
                 case HbmOperation.REVOKE:
-                    status = self._revoke(argument)
+                    found = self._device.sharing.revoke(argument)
+                    status = HbmStatusCode.OK if found else HbmStatusCode.DENIED
                 case HbmOperation.IMPORT:
                     status, result = self._import(argument)
+                case HbmOperation.JOIN:
+                    status, result = HbmStatusCode.OK, self._device.sharing.join()
                 case HbmOperation.RELEASE:
                     found = self._device.sharing.release(argument)
                     status = HbmStatusCode.OK if found else HbmStatusCode.NO_BUFFER
@@ -88,113 +88,128 @@ class Buffers:
     @property
     def dirty(self) -> list[tuple[int, int]]:
         """(offset, bytes) of what may hold what nobody may find there."""
-        return [*self._sizes.items(), *self._scrubs.items()]
+        buffers = (run for runs in self._runs.values() for run in runs)
+        return [*buffers, *self.scrubber.ranges.items()]
+
+    def scrub(self, dirty: Iterable[tuple[int, int]]) -> None:
+        """Scrub what was others' before a reset; none of it is in use."""
+        for at, size in dirty:
+            self._free.take(at, size)
+            self.scrubber.add(at, size)
 
     # A move to another device.
 
     def save(self) -> Iterator[Struct]:
         """What there is; nothing that is shared moves, so each side has to share it again."""
         yield Count(self.high_water)
-        for state, ranges in ((RangeState.BUFFER, self._sizes), (RangeState.DIRTY, self._scrubs)):
-            for at, size in ranges.items():
-                yield HbmRange(at, size, state)
+        for at, runs in self._runs.items():
+            if at < MMU_AT:
+                yield HbmRange(*runs[0], RangeState.BUFFER)
+            else:
+                yield HbmRange(at, sum(size for _, size in runs), RangeState.MAPPED)
+                yield from (HbmRange(*run, RangeState.RUN) for run in runs)
+        for at, size in self.scrubber.ranges.items():
+            yield HbmRange(at, size, RangeState.DIRTY)
         yield HbmRange(0, 0, RangeState.END)
 
     def load(self, saved: Saved) -> None:
-        """Be what ``save`` saw, but for what it shared.
+        """Be what ``save`` saw, but for what it shared; the HBM was empty before its contents came.
 
         Raises:
             StateError: no driver could have brought the buffers there.
         """
+        self.scrubber.forget()
         self.high_water = saved.take(Count).value
         while (found := saved.take(HbmRange)).state != RangeState.END:
-            at, size = found.offset, found.size
-            whole = size and not (at | size) % PAGE and self._free.free(at, size)
-            if not whole or found.state > RangeState.DIRTY or len(self._sizes) >= MAX_BUFFERS:
-                raise StateError(f"buffer {at:#x}+{size:#x} in state {found.state}")
-            self._free.take(at, size)
-            if found.state == RangeState.BUFFER:
-                self._sizes[at] = size
-                self.used += size
-            else:
-                self._scrubs[at] = self._left[at] = size
-        if not self.used <= self.high_water <= self._device.hbm_size:
+            match found.state:
+                case RangeState.BUFFER:
+                    self._keep(found.offset, [self._taken(found)])
+                case RangeState.DIRTY:
+                    self.scrubber.add(*self._taken(found))
+                case RangeState.MAPPED:
+                    self._keep(found.offset, self._mapped(found, saved))
+                case _:
+                    raise StateError(f"buffer {found.offset:#x} in state {found.state}")
+        fits = self.used <= self.high_water <= self._device.hbm_size
+        if len(self._runs) > MAX_BUFFERS or not fits:
             raise StateError(f"{self.used} bytes in buffers, at most {self.high_water}")
 
-    def resume(self) -> None:
-        """Scrub what is to be scrubbed."""
-        if self._scrubs and not self._lane.busy:
-            self._lane.submit(self._scrub())
+    def _mapped(self, wanted: HbmRange, saved: Saved) -> list[tuple[int, int]]:
+        """The runs of a buffer that was mapped; it is mapped again.
 
-    def scrub(self, dirty: Iterable[tuple[int, int]]) -> None:
-        """Scrub what was others' before a reset; none of it is in use."""
-        for at, size in dirty:
-            self._free.take(at, size)
-            self._begin(at, size)
+        Raises:
+            StateError: it cannot be.
+        """
+        runs: list[tuple[int, int]] = []
+        left = wanted.size
+        while left > 0 and (run := saved.take(HbmRange)).state == RangeState.RUN:
+            runs.append(self._taken(run))
+            left -= run.size
+        if left or not runs or self._device.slice.mmu.map(runs, wanted.offset) is None:
+            raise StateError(f"buffer mapped at {wanted.offset:#x}+{wanted.size:#x}")
+        return runs
 
-    def _allocate(self, size: int) -> tuple[HbmStatusCode, int]:
+    def _taken(self, saved: HbmRange) -> tuple[int, int]:
+        """A range that is not free any more.
+
+        Raises:
+            StateError: it was not, or is none.
+        """
+        at, size = saved.offset, saved.size
+        if not size or (at | size) % PAGE or not self._free.free(at, size):
+            raise StateError(f"buffer {at:#x}+{size:#x} in state {saved.state}")
+        self._free.take(at, size)
+        return at, size
+
+    # What a driver wants.
+
+    def _keep(self, at: int, runs: list[tuple[int, int]]) -> None:
+        """There is one more buffer, of what is not free any more."""
+        self._runs[at] = runs
+        self.used += sum(size for _, size in runs)
+
+    def _allocate(self, size: int, *, mapped: bool) -> tuple[HbmStatusCode, int]:
         size = -(-size // PAGE) * PAGE
         if not size:
             return HbmStatusCode.INVALID, 0
-        at = self._free.find(size)
-        if at is None or len(self._sizes) >= MAX_BUFFERS:
+        if size > self._free.free_bytes or len(self._runs) >= MAX_BUFFERS:
             return HbmStatusCode.NO_ROOM, 0
-        self._free.take(at, size)
-        self._sizes[at] = size
-        self.used += size
+        if mapped:
+            runs = self._free.gather(size)
+            at = self._device.slice.mmu.map(runs)
+        else:
+            at = self._free.find(size)
+            runs = [(at or 0, size)]
+        if at is None:
+            return HbmStatusCode.NO_ROOM, 0
+        for run in runs:
+            self._free.take(*run)
+        self._keep(at, runs)
         self.high_water = max(self.high_water, self.used)
         self._device.regs.hbm_length.value = size
         return HbmStatusCode.OK, at
 
     def _give_back(self, at: int) -> HbmStatusCode:
-        """Revoke what is shared of a buffer, and scrub it."""
-        size = self._sizes.pop(at, None)
-        if size is None:
+        """Have nobody reach a buffer any more by addresses of its own, and scrub it."""
+        runs = self._runs.pop(at, None)
+        if runs is None:
             return HbmStatusCode.NO_BUFFER
-        for handle in self._handles.pop(at, []):
-            self._device.sharing.revoke(handle)
-        self.used -= size
-        self._begin(at, size)
+        self._device.sharing.withdraw(at)
+        if at >= MMU_AT:
+            self._device.slice.mmu.unmap(at)
+        for run in runs:
+            self.used -= run[1]
+            self.scrubber.add(*run)
         return HbmStatusCode.OK
 
-    def _begin(self, at: int, size: int) -> None:
-        self._scrubs[at] = self._left[at] = size
-        self.resume()
-
-    def _scrub(self) -> Work:
-        """Scrub, oldest first; it can stop after each piece, and go on there."""
-        hbm = self._device.slice.hbm
-        assert hbm is not None
-        while self._scrubs:
-            at, size = next(iter(self._scrubs.items()))
-            left = self._left[at]
-            length = min(PIECE, left)
-            hbm.backing.discard(at + size - left, length)
-            self._left[at] -= length
-            if length == left:
-                del self._scrubs[at], self._left[at]
-                self._free.give(at, size)
-            yield self._lane.between(length)
-
     def _export(self, at: int) -> tuple[HbmStatusCode, int]:
-        if at not in self._sizes:
+        if at not in self._runs:
             return HbmStatusCode.NO_BUFFER, 0
         peer = self._device.regs.hbm_peer
         handle = self._device.sharing.export(
-            at, self._sizes[at], peer.number, writable=peer.writable
+            at, self._runs[at], peer.number, writable=peer.writable
         )
-        if handle is None:
-            return HbmStatusCode.DENIED, 0
-        self._handles.setdefault(at, []).append(handle)
-        return HbmStatusCode.OK, handle
-
-    def _revoke(self, handle: int) -> HbmStatusCode:
-        if not self._device.sharing.revoke(handle):
-            return HbmStatusCode.DENIED
-        for handles in self._handles.values():
-            if handle in handles:
-                handles.remove(handle)
-        return HbmStatusCode.OK
+        return (HbmStatusCode.OK, handle) if handle else (HbmStatusCode.DENIED, 0)
 
     def _import(self, handle: int) -> tuple[HbmStatusCode, int]:
         found = self._device.sharing.take(handle)

@@ -9,7 +9,7 @@ from mdevemu.accel.scheduler import Lane
 from mdevemu.errors import CommandFault
 from mdevemu.iommu.port import Port
 from mdevemu.layout import sizeof, unpack
-from mdevemu.personalities.native.decode import HBM, HbmFault, operands
+from mdevemu.personalities.native.decode import HBM, operands
 from mdevemu.personalities.native.layout import Descriptor, Flag
 from mdevemu.personalities.native.memory import CountedMemory
 from mdevemu.units import KIB, Iova
@@ -108,8 +108,7 @@ class Chain:
             raise CommandFault(Status.LENGTH, f"{length} bytes are not 2 to {MAX_STAGES} stages")
         at = Iova(descriptor.source)
         if descriptor.flags & Flag.SOURCE_HBM:
-            if not self._device.has_hbm(at, length):
-                raise HbmFault(at, length, self._device.hbm_size)
+            self._device.check_hbm(at, length)
             at = Iova(HBM + at)
         else:
             yield from self._supply([(at, length, False)])

@@ -21,25 +21,22 @@ PASID_VALID, PASID_MASK = 1 << 31, (1 << 20) - 1
 
 
 class HbmFault(CommandFault):
-    """An HBM operand that is not inside the slice.
+    """An HBM operand that the slice does not reach.
 
     Attributes:
-        address: the offset into HBM that the descriptor names.
+        address: where, in bytes from the start of the slice's HBM.
     """
 
-    def __init__(self, address: int, length: int, size: int) -> None:
-        reason = f"HBM {address:#x}+{length:#x} in a slice of {size:#x} bytes"
-        super().__init__(Status.HBM_RANGE, reason)
+    def __init__(self, code: Status, address: int, length: int) -> None:
+        """``length`` bytes of it are meant."""
+        super().__init__(code, f"HBM {address:#x}+{length:#x}: {code.name}")
         self.address = address
 
 
-def decode(
-    descriptor: Descriptor, hbm_size: int, has_hbm: Callable[[int, int], bool]
-) -> tuple[Entry, Command]:
+def decode(descriptor: Descriptor, check_hbm: Callable[[int, int], None]) -> tuple[Entry, Command]:
     """What a descriptor asks for; HBM operands are counted from ``HBM``.
 
-    ``has_hbm`` tells whether the slice reaches all of some bytes (address, count) of HBM;
-    ``hbm_size`` is how many are its own.
+    ``check_hbm`` raises an HbmFault if the slice does not reach bytes (address, count) of HBM.
 
     Raises:
         CommandFault: with the status that the completion shall have.
@@ -60,8 +57,7 @@ def decode(
         if kind is Extent.NONE or not descriptor.flags & in_hbm:
             return Iova(address)
         count = extent(kind, length, capacity)
-        if not has_hbm(address, count):
-            raise HbmFault(address, count, hbm_size)
+        check_hbm(address, count)
         return Iova(HBM + address)
 
     return entry, Command(

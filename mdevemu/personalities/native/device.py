@@ -5,20 +5,20 @@ from dataclasses import asdict
 from functools import cached_property, partial
 
 from mdevemu.accel import Identity, Interface, Personality
-from mdevemu.accel.hbm import SHARED_AT, SHARED_END
+from mdevemu.accel.hbm import MMU_AT, MMU_END
 from mdevemu.accel.operations import Command, Entry, Operation, Status
 from mdevemu.accel.operations.cipher import MAX_AAD, TAG_BYTES, AesGcm
 from mdevemu.accel.operations.digest import SHA256_BYTES
-from mdevemu.accel.personality import Sharing
 from mdevemu.accel.saving import Saved
 from mdevemu.accel.scheduler import Lane
-from mdevemu.errors import GuestFault
+from mdevemu.accel.sharing import Sharing
+from mdevemu.errors import DmaFault, GuestFault
 from mdevemu.iommu.port import Port
 from mdevemu.layout import Struct, Word
 from mdevemu.pci.config import Bar, Doorbell
 from mdevemu.personalities.native.buffers import Buffers
 from mdevemu.personalities.native.chain import MAX_STAGES, NO_STAGE
-from mdevemu.personalities.native.decode import decode
+from mdevemu.personalities.native.decode import HbmFault, decode
 from mdevemu.personalities.native.layout import (
     MAGIC,
     MAX_QUEUES,
@@ -84,6 +84,8 @@ class Native(Personality[NativeRegs]):
             "REGISTERS_BAR": REGISTERS_BAR,
             "DOORBELLS_BAR": DOORBELLS_BAR,
             "HBM_BAR": HBM_BAR,
+            "MMU_AT": MMU_AT,
+            "MMU_END": MMU_END,
             "MAGIC_VALUE": MAGIC,
             "FAULT_VECTOR": FAULT_VECTOR,
             "EVENT_VECTOR": EVENT_VECTOR,
@@ -123,7 +125,6 @@ class Native(Personality[NativeRegs]):
         regs.capabilities.vectors = self.vectors
         regs.capabilities.hbm = regs.capabilities.hbm_buffers = self.hbm_size > 0
         self._show_functions()
-        regs.hbm_number.number = self.sharing.number
         regs.hbm_size.bytes = self.hbm_size
         if self.pasid_bits is not None:
             regs.pasid_capabilities.bits = self.pasid_bits
@@ -279,7 +280,7 @@ class Native(Personality[NativeRegs]):
         regs.weight.value = flow.weight
         regs.hbm_used.value = self.buffers.used
         regs.hbm_high_water.value = self.buffers.high_water
-        regs.hbm_scrubbing.value = self.buffers.scrubbing
+        regs.hbm_scrubbing.value = self.buffers.scrubber.left
         regs.hbm_imported.value = self.sharing.imported_bytes
 
     # Buffers.
@@ -295,6 +296,7 @@ class Native(Personality[NativeRegs]):
 
     def reset(self) -> None:
         self.sharing.reset()
+        self.slice.mmu.clear()
         dirty = self.buffers.dirty
         super().reset()
         self.buffers.scrub(dirty)
@@ -311,17 +313,32 @@ class Native(Personality[NativeRegs]):
         Raises:
             CommandFault: with the status that the completion shall have.
         """
-        return decode(descriptor, self.hbm_size, self.has_hbm)
+        return decode(descriptor, self.check_hbm)
 
-    def has_hbm(self, address: int, count: int) -> bool:
-        """All of these bytes are of the slice's HBM, or of a buffer that it imported."""
-        return address + count <= self.hbm_size or self.sharing.reaches(address, count)
+    def check_hbm(self, address: int, count: int) -> None:
+        """See that bytes are in the slice's aperture, or mapped by its MMU.
 
-    def operand_address(self, address: int) -> int:
-        """An address that faulted, as the descriptor named it."""
-        offset = address - self.slice.hbm_at
-        ours = 0 <= offset < self.hbm_size or SHARED_AT <= offset < SHARED_END
-        return offset if ours else address
+        Raises:
+            HbmFault: they are not.
+        """
+        if address + count <= self.hbm_size:
+            return
+        if not MMU_AT <= address < MMU_END:
+            raise HbmFault(Status.HBM_RANGE, address, count)
+        missing = self.slice.mmu.missing(address, count)
+        if missing is not None:
+            raise HbmFault(Status.HBM_UNMAPPED, missing, count)
+
+    def operand_fault(self, fault: DmaFault) -> tuple[Status, int]:
+        """What to say of a fault under way: the address as the descriptor named it."""
+        status = Status.WRITE_FAULT if fault.write else Status.READ_FAULT
+        offset = fault.address - self.slice.hbm_at
+        if 0 <= offset < self.hbm_size:
+            return status, offset
+        if MMU_AT <= offset < MMU_END:
+            mapped = self.slice.mmu.missing(offset, 1) is None
+            return status if mapped else Status.HBM_UNMAPPED, offset
+        return status, fault.address
 
     # PASIDs of the guest.
 
@@ -385,7 +402,7 @@ class Native(Personality[NativeRegs]):
             self.raise_vector(EVENT_VECTOR)
         for queue in self.queues.values():
             queue.resume()
-        self.buffers.resume()
+        self.buffers.scrubber.resume()
 
     # Interrupts and faults.
 

@@ -55,7 +55,7 @@ class Magic(Word, width=32):
 class Version(Word, width=32):
     """Version of this register interface."""
 
-    minor = bits(15, 0, Access.RO, reset=1)
+    minor = bits(15, 0, Access.RO, reset=2)
     major = bits(31, 16, Access.RO, reset=1)
 
 
@@ -286,7 +286,7 @@ class HbmOperation(enum.IntEnum):
     REVOKE = 4
     IMPORT = 5
     RELEASE = 6
-    RESERVED = 7
+    JOIN = 7
 
 
 class HbmStatusCode(enum.IntEnum):
@@ -306,16 +306,20 @@ class HbmArgument(Word, width=64):
 
 
 class HbmPeer(Word, width=64):
-    """Whom the next EXPORT is for: its ``hbm_number``, and whether it may write."""
+    """Whom the next EXPORT is for: the number that it got by JOIN, and whether it may write."""
 
-    number = bits(31, 0)
+    number = bits(62, 0)
     writable = bit(63)
 
 
 class HbmCommand(Word, width=32):
-    """Does something about buffers; it is done when the write is over."""
+    """Does something about buffers; it is done when the write is over.
+
+    ``mapped``: ALLOCATE an address of the slice's MMU, which leads to places anywhere.
+    """
 
     operation = code(2, 0, HbmOperation, Access.WO)
+    mapped = bit(8, Access.WO)
 
 
 class HbmStatus(Word, width=32):
@@ -325,7 +329,7 @@ class HbmStatus(Word, width=32):
 
 
 class HbmValue(Word, width=64):
-    """ALLOCATE and IMPORT: the address of the buffer; EXPORT: the handle."""
+    """ALLOCATE, IMPORT: the address of the buffer; EXPORT: the handle; JOIN: the number."""
 
     value = bits(63, 0, Access.RO)
 
@@ -334,12 +338,6 @@ class HbmLength(Word, width=64):
     """Bytes of what was allocated or imported last."""
 
     value = bits(63, 0, Access.RO)
-
-
-class HbmNumber(Word, width=32):
-    """By which the drivers of other slices name this one; no other ever has it."""
-
-    number = bits(31, 0, Access.RO)
 
 
 class NativeRegs(RegisterMap, size=0x10000):
@@ -378,7 +376,6 @@ class NativeRegs(RegisterMap, size=0x10000):
     hbm_status = Reg(0x0B4, HbmStatus)
     hbm_result = Reg(0x0B8, HbmValue)
     hbm_length = Reg(0x0C0, HbmLength)
-    hbm_number = Reg(0x0C8, HbmNumber)
 
     completed = Reg(0x1000, Counter)
     failed = Reg(0x1008, Counter)

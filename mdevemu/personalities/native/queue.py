@@ -274,8 +274,7 @@ class Queue:
             else:
                 result = yield from self._single(popped)
         except DmaFault as fault:
-            status = Status.WRITE_FAULT if fault.write else Status.READ_FAULT
-            address, cause = device.operand_address(fault.address), fault.cause
+            (status, address), cause = device.operand_fault(fault), fault.cause
         except HbmFault as fault:
             status, address = Status(fault.code), fault.address
         except CommandFault as fault:

@@ -1,82 +1,46 @@
-"""Buffers in HBM: allocation, scrubbing, and sharing by consent of both."""
+"""Buffers in HBM: allocation, the slice's own MMU, scrubbing, and moves."""
 
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from mdevemu.accel.saving import Saved, save
 from mdevemu.errors import DmaFault, StateError
 from mdevemu.personalities.native.buffers import Buffers, HbmRange
 from mdevemu.units import KIB, MIB, PAGE
 from tests.support.bench import BASE, Bench
+from tests.support.buffers import (
+    ALLOCATE,
+    DENIED,
+    EXPORT,
+    FREE,
+    IMPORT,
+    INVALID,
+    MAPPED,
+    MMU_AT,
+    MMU_END,
+    NO_BUFFER,
+    NO_ROOM,
+    RELEASE,
+    REVOKE,
+    Owner,
+)
 from tests.support.moving import load, saved, stopped
 from tests.support.native import (
     DATA,
-    DESTINATION_HBM,
     HBM_RANGE,
-    READ_FAULT,
+    HBM_UNMAPPED,
     SOURCE_HBM,
     SUCCESS,
-    WRITE_FAULT,
-    Driver,
     descriptor,
 )
 
-ALLOCATE, FREE, EXPORT, REVOKE, IMPORT, RELEASE = range(1, 7)
-OK, INVALID, NO_ROOM, NO_BUFFER, DENIED = range(5)
-WRITABLE = 1 << 63
 SIZE = 4 * MIB
-
-
-class Owner(Driver):
-    """A driver that keeps its HBM as buffers."""
-
-    def do(self, operation, argument=0, peer=0):
-        """(status, result) of a command about buffers."""
-        self.write(0xA0, argument)
-        self.write(0xA8, peer)
-        self.write(0xB0, operation, 4)
-        return self.read(0xB4, 4), self.read(0xB8)
-
-    def must(self, operation, argument=0, peer=0):
-        status, result = self.do(operation, argument, peer)
-        assert status == OK
-        return result
-
-    @property
-    def number(self):
-        return self.read(0xC8, 4)
-
-    @property
-    def used(self):
-        """(used, high water, being scrubbed, imported), in bytes."""
-        return tuple(self.read(0x1050 + 8 * n) for n in range(4))
-
-    def fill(self, at, length, byte):
-        pattern = int.from_bytes(bytes([byte]) * 8, "little")
-        done = self.run("fill", DESTINATION_HBM, destination=at, length=length, operand=pattern)
-        return done.status
-
-    def look(self, at, length=PAGE):
-        """(status, bytes) of HBM, as the engines see it."""
-        done = self.run("copy", SOURCE_HBM, source=at, destination=DATA, length=length)
-        return done.status, self.ram.read(DATA, length)
 
 
 @pytest.fixture
 def bench():
     return Bench()
-
-
-@pytest.fixture(params=["native", "rid"])
-def pair(bench, request):
-    both = Owner(bench), Owner(bench, request.param)
-    yield both
-    for each in both:
-        each.close()
 
 
 @pytest.fixture
@@ -111,8 +75,11 @@ def test_lowest_place_is_allocated_and_usage_is_counted(owner):
         (IMPORT, 0, DENIED),
         (RELEASE, 1 << 40, NO_BUFFER),
         (RELEASE, 0, NO_BUFFER),
+        (ALLOCATE | MAPPED, 0, INVALID),
+        (ALLOCATE | MAPPED, SIZE + 1, NO_ROOM),
+        (ALLOCATE | MAPPED, 2**64 - 1, NO_ROOM),
+        (FREE, MMU_AT, NO_BUFFER),
         (0, 0, INVALID),
-        (7, 0, INVALID),
     ],
 )
 def test_what_cannot_be_done_is_refused_and_changes_nothing(owner, operation, argument, status):
@@ -153,140 +120,133 @@ def test_reset_gives_buffers_up_and_scrubs_them(owner):
     at = owner.must(ALLOCATE, PAGE)
     owner.fill(at, PAGE, 0xAA)
     owner.must(FREE, at)
-    owner.function.reset()
-    assert owner.read(0x1050) == 0
-    owner.function.write(7, 4, b"\x06\x00")
-    owner.write(0x20, 1, 4)
+    owner.reset()
+    assert owner.used[0] == 0
     owner.bench.work()
     assert owner.used == (0, 0, 0, 0)
     assert owner.must(ALLOCATE, SIZE) == 0
     assert owner.look(0, MIB) == (SUCCESS, bytes(MIB))
 
 
-# Sharing.
+# By addresses of the slice's MMU.
 
 
-def shared(red, blue, size=2 * PAGE, writable=WRITABLE):
-    """Red's buffer full of 0x11, and what blue has of it: (buffer, handle, import)."""
-    red.must(ALLOCATE, PAGE)  # so that the buffer is not where its slice begins
-    at = red.must(ALLOCATE, size)
-    assert red.fill(at, size, 0x11) == SUCCESS
-    handle = red.must(EXPORT, at, blue.number | writable)
-    return at, handle, blue.must(IMPORT, handle)
+@pytest.fixture(params=["native", "rid"])
+def either(bench, request):
+    made = Owner(bench, request.param)
+    yield made
+    made.close()
 
 
-def test_both_work_on_the_same_memory(pair):
-    red, blue = pair
-    at, _, there = shared(red, blue)
-    assert blue.read(0xC0) == 2 * PAGE
-    assert blue.used[3] == 2 * PAGE
-    assert blue.look(there, 2 * PAGE) == (SUCCESS, b"\x11" * 2 * PAGE)
-    assert blue.fill(there + PAGE, PAGE, 0x22) == SUCCESS
-    assert red.look(at, 2 * PAGE) == (SUCCESS, b"\x11" * PAGE + b"\x22" * PAGE)
-    assert blue.look(0) == (SUCCESS, bytes(PAGE))
+def fragmented(owner):
+    """All HBM in two-page buffers, and every other one free: their addresses, and the bytes."""
+    taken = [owner.must(ALLOCATE, 2 * PAGE) for _ in range(SIZE // (2 * PAGE))]
+    for at in taken[::2]:
+        owner.must(FREE, at)
+    owner.bench.work()
+    return taken[1::2], SIZE // 2
 
 
-def test_nothing_around_the_buffer_is_reachable(pair):
-    red, blue = pair
-    red.must(ALLOCATE, MIB)
-    assert red.fill(0, MIB, 0x77) == SUCCESS
-    _, _, there = shared(red, blue, 2 * PAGE)
-    for wrong in (there - PAGE, there - 1, there + PAGE + 1, there + 2 * PAGE, there + (1 << 37)):
-        assert blue.look(wrong)[0] == HBM_RANGE
+def test_mapped_buffer_is_made_of_what_is_free_anywhere(either):
+    kept, free = fragmented(either)
+    for at in kept:
+        assert either.fill(at, 2 * PAGE, 0x33) == SUCCESS
+    assert either.do(ALLOCATE, 4 * PAGE) == (NO_ROOM, 0)
+    assert either.do(ALLOCATE | MAPPED, free + PAGE) == (NO_ROOM, 0)
+    at = either.must(ALLOCATE | MAPPED, free)
+    assert MMU_AT <= at < MMU_END
+    assert either.read(0xC0) == free
+    assert either.used == (SIZE, SIZE, 0, 0)
+    assert either.look(at, free) == (SUCCESS, bytes(free))
+    assert either.fill(at, free, 0x44) == SUCCESS
+    assert either.look(at, free) == (SUCCESS, b"\x44" * free)
+    assert all(either.look(place, 2 * PAGE)[1] == b"\x33" * 2 * PAGE for place in kept)
+    for place in kept:  # each piece is its own memory, by the aperture
+        assert either.look(place - 2 * PAGE, 2 * PAGE)[1] == b"\x44" * 2 * PAGE
 
 
-def test_import_without_consent_is_denied(bench):
-    red, blue, third = Owner(bench), Owner(bench), Owner(bench)
-    at = red.must(ALLOCATE, PAGE)
-    handle = red.must(EXPORT, at, blue.number)
-    assert third.do(IMPORT, handle) == (DENIED, 0)
-    assert red.do(IMPORT, handle) == (DENIED, 0)
-    assert third.do(REVOKE, handle) == (DENIED, 0)
-    assert blue.do(REVOKE, handle) == (DENIED, 0)
-    assert blue.look(1 << 40)[0] == HBM_RANGE  # nothing is there before it takes it
-    assert not bench.faults()
-    blue.must(IMPORT, handle)
-    assert third.look(1 << 40)[0] == HBM_RANGE
+def test_unmapped_addresses_fault_with_the_first_of_them(either):
+    at = either.must(ALLOCATE | MAPPED, 3 * PAGE)
+    other = either.must(ALLOCATE | MAPPED, PAGE)
+    assert other >= at + 4 * PAGE  # what runs over the end of one is not in the next
+    for start, length, address in [
+        (other - 1, 2, other - 1),
+        (at + PAGE, 3 * PAGE, at + 3 * PAGE),
+        (at + 3 * PAGE - 1, 2, at + 3 * PAGE),
+        (at + 3 * PAGE, 1, at + 3 * PAGE),
+        (MMU_END - 1, 4, MMU_END - 1),
+    ]:
+        done = either.run("copy", SOURCE_HBM, source=start, destination=DATA, length=length)
+        assert (done.status, done.address, done.cause) == (HBM_UNMAPPED, address, 0)
+    for start in (SIZE, MMU_AT - PAGE, MMU_END, 2**64 - 8):
+        done = either.run("copy", SOURCE_HBM, source=start, destination=DATA, length=8)
+        assert (done.status, done.address) == (HBM_RANGE, start)
+    assert not either.bench.faults()
 
 
-def test_export_is_for_somebody_else_who_is_there(pair):
-    red, _ = pair
-    at = red.must(ALLOCATE, PAGE)
-    for peer in (0, red.number, 77):
-        assert red.do(EXPORT, at, peer) == (DENIED, 0)
+def test_mapped_buffer_that_was_freed_is_unmapped_before_it_is_scrubbed(either):
+    at = either.must(ALLOCATE | MAPPED, MIB)
+    either.fill(at, MIB, 0x11)
+    either.must(FREE, at)
+    assert either.used[2] == MIB
+    done = either.run("copy", SOURCE_HBM, source=at, destination=DATA, length=8)
+    assert (done.status, done.address) == (HBM_UNMAPPED, at)
+    with pytest.raises(DmaFault):  # neither by an address that goes round the device's own check
+        either.mdev.port.read(either.mdev.space.attached.hbm_at + at, 8)
+    either.bench.work()
+    assert either.look(0, MIB) == (SUCCESS, bytes(MIB))
+    assert either.must(ALLOCATE | MAPPED, MIB) == at
 
 
-def test_reader_cannot_write(pair):
-    red, blue = pair
-    at, _, there = shared(red, blue, writable=0)
-    assert blue.look(there)[0] == SUCCESS
-    assert blue.fill(there, PAGE, 0x22) == WRITE_FAULT
-    assert red.look(at) == (SUCCESS, b"\x11" * PAGE)
-
-
-@pytest.mark.parametrize("end", ["revoke", "free", "release", "red reset", "blue reset", "removal"])
-def test_what_is_over_is_reachable_no_more(pair, end):
-    red, blue = pair
-    at, handle, there = shared(red, blue)
-    assert blue.look(there)[0] == SUCCESS  # and so it is cached
-    if end == "revoke":
-        red.must(REVOKE, handle)
-    elif end == "free":
-        red.must(FREE, at)
-    elif end == "release":
-        blue.must(RELEASE, there)
-    elif end == "removal":
-        red.bench.parent.remove(red.mdev)
-    else:
-        who = red if end.startswith("red") else blue
-        who.function.reset()
-        who.function.write(7, 4, b"\x06\x00")
-        who.write(0x20, 1, 4)
-    assert blue.look(there)[0] == HBM_RANGE
-    assert blue.used[3] == 0
-    # Neither by an address that goes round the device's own check.
-    with pytest.raises(DmaFault):
-        blue.mdev.port.read(blue.mdev.space.attached.hbm_at + there, 8)
-    taken = blue.do(IMPORT, handle)
-    assert (taken[0] == OK) is (end in ("release", "blue reset"))
-
-
-def test_buffer_revoked_in_the_middle_of_a_command_ends_it(pair):
-    red, blue = pair
-    _, handle, there = shared(red, blue, MIB)
-    queue = blue.queue(0)
-    copy = descriptor("copy", SOURCE_HBM, source=there, destination=DATA, length=MIB)
-    queue.submit(copy)
+def test_command_whose_buffer_is_freed_meanwhile_ends_there(either):
+    at = either.must(ALLOCATE | MAPPED, MIB)
+    queue = either.queue(0)
+    queue.submit(descriptor("copy", SOURCE_HBM, source=at, destination=DATA, length=MIB))
     for _ in range(4):
-        blue.bench.parent.step()
-    red.must(REVOKE, handle)
-    blue.bench.work()
+        either.bench.parent.step()
+    either.must(FREE, at)
+    either.bench.work()
     (done,) = queue.reap()
-    assert done.status == READ_FAULT
-    assert there <= done.address < there + MIB
+    assert done.status == HBM_UNMAPPED
+    assert at < done.address < at + MIB
 
 
-def test_number_and_handle_are_never_another_s(bench):
-    red, blue = Owner(bench), Owner(bench)
-    at = red.must(ALLOCATE, PAGE)
-    handle = red.must(EXPORT, at, blue.number)
-    former = blue.number
-    bench.parent.remove(blue.mdev)
-    heir = Owner(bench)
-    assert heir.number != former
-    assert heir.do(IMPORT, handle) == (DENIED, 0)
-    red.must(FREE, at)
-    bench.work()
-    assert red.must(EXPORT, red.must(ALLOCATE, PAGE), heir.number) != handle
+def test_reset_unmaps_and_scrubs_what_was_mapped(either):
+    at = either.must(ALLOCATE | MAPPED, MIB)
+    either.fill(at, MIB, 0x11)
+    either.reset()
+    assert either.look(at, 8)[0] == HBM_UNMAPPED
+    either.bench.work()
+    assert either.must(ALLOCATE, SIZE) == 0
+    assert either.look(0, MIB) == (SUCCESS, bytes(MIB))
 
 
-def test_partition_goes_to_an_heir_without_its_sharers(bench):
-    red, blue = Owner(bench), Owner(bench)
-    _, _, there = shared(red, blue)
-    bench.parent.remove(red.mdev)
-    heir = Owner(bench)
-    heir.fill(0, MIB, 0x55)
-    assert blue.look(there)[0] == HBM_RANGE
+def test_large_mapping_has_large_pages(bench):
+    big = Owner(Bench({**BASE, "type": [{"name": "native", "hbm": "16MiB"}]}))
+    big.must(ALLOCATE, PAGE)
+    tables = big.bench.parent.host.frames.used
+    big.must(ALLOCATE | MAPPED, 12 * MIB)
+    assert big.bench.parent.host.frames.used - tables <= 5  # three levels, and two ragged ends
+    big.close()
+
+
+def test_device_that_has_no_tables_left_maps_nothing(owner, monkeypatch):
+    table = owner.mdev.space.attached.table
+    owner.must(FREE, owner.must(ALLOCATE | MAPPED, PAGE))
+    owner.bench.work()
+    for spare in range(3):  # of the three that it takes
+        with monkeypatch.context() as patch:
+            patch.setattr(table, "_limit", len(table._valid) + spare)
+            assert owner.do(ALLOCATE | MAPPED, PAGE) == (NO_ROOM, 0)
+        assert owner.used == (0, PAGE, 0, 0)
+    assert owner.look(owner.must(ALLOCATE | MAPPED, PAGE))[0] == SUCCESS
+
+
+def test_windows_that_are_all_taken_away_leave_what_is_mapped(either):
+    at = either.must(ALLOCATE | MAPPED, PAGE)
+    assert either.fill(at, PAGE, 0x66) == SUCCESS
+    either.mdev.space.clear()
+    assert either.mdev.port.read(either.mdev.space.attached.hbm_at + at, 8) == b"\x66" * 8
 
 
 # Moves.
@@ -332,16 +292,37 @@ def test_stopped_device_scrubs_on_when_it_runs_again(owner):
     assert owner.must(ALLOCATE, SIZE) == 0
 
 
-def test_what_is_shared_does_not_move(pair):
-    red, blue = pair
-    if blue.mdev.type.name != "native":
-        pytest.skip("a slice with PASIDs moves to its like")
-    _, _, at = shared(red, blue)
-    there = moved(blue)
-    assert there.used[3] == 0
+def test_mapped_buffer_moves_to_its_address(owner):
+    _, free = fragmented(owner)
+    at = owner.must(ALLOCATE | MAPPED, free)
+    owner.fill(at, free, 0x55)
+    there = moved(owner)
     there.mdev.function.migration.run()
-    assert there.look(at)[0] == HBM_RANGE
+    assert there.used[:3] == owner.used[:3]
+    assert there.look(at, free) == (SUCCESS, b"\x55" * free)
+    assert there.look(at + free)[0] == HBM_UNMAPPED
+    there.must(FREE, at)
+    there.bench.work()
+    assert there.must(ALLOCATE | MAPPED, free) == at
     there.close()
+
+
+def test_state_comes_into_a_device_that_had_buffers(owner):
+    at = owner.must(ALLOCATE | MAPPED, PAGE)
+    owner.fill(at, PAGE, 0x77)
+    used = Owner(Bench())
+    used.must(FREE, used.must(ALLOCATE, MIB))
+    used.must(ALLOCATE | MAPPED, MIB)
+    assert stopped(owner.bench, owner.mdev) is None
+    load(used.bench, used.mdev, saved(owner.mdev))
+    used.function.write(7, 4, b"\x06\x00")
+    assert used.used == (PAGE, PAGE, 0, 0)
+    used.mdev.function.migration.run()
+    assert used.look(at) == (SUCCESS, b"\x77" * PAGE)
+    used.must(FREE, at)
+    used.bench.work()
+    assert used.must(ALLOCATE, SIZE) == 0
+    used.close()
 
 
 @pytest.mark.parametrize(
@@ -353,9 +334,19 @@ def test_what_is_shared_does_not_move(pair):
         [(0, SIZE + PAGE, 0)],
         [(SIZE, PAGE, 0)],
         [(2**64 - PAGE, PAGE, 1)],
-        [(0, PAGE, 3)],
+        [(0, PAGE, 5)],
         [(0, 2 * PAGE, 0), (PAGE, PAGE, 0)],
         [(0, 2 * PAGE, 0), (PAGE, PAGE, 1)],
+        [(0, PAGE, 4)],
+        [(MMU_AT, PAGE, 3)],
+        [(MMU_AT, 2 * PAGE, 3), (0, PAGE, 4)],
+        [(MMU_AT, PAGE, 3), (0, 2 * PAGE, 4)],
+        [(MMU_AT, 2 * PAGE, 3), (0, PAGE, 4), (0, PAGE, 4)],
+        [(MMU_AT, PAGE, 3), (SIZE, PAGE, 4)],
+        [(MMU_AT + 1, PAGE, 3), (0, PAGE, 4)],
+        [(MMU_END - PAGE, PAGE, 3), (0, PAGE, 4)],
+        [(0, PAGE, 3), (0, PAGE, 4)],
+        [(MMU_AT, PAGE, 3), (0, PAGE, 4), (MMU_AT, PAGE, 3), (PAGE, PAGE, 4)],
         [(0, 4 * PAGE, 0)],  # more than the high-water mark
     ],
 )
@@ -365,87 +356,3 @@ def test_buffers_that_no_driver_could_have_are_refused(bench, ranges):
     bad = [replace(high_water, value=3 * PAGE), *(HbmRange(*each) for each in ranges), end]
     with pytest.raises(StateError, match="buffer"):
         Buffers(device).load(Saved(save(bad)))
-
-
-class BufferMachine(RuleBasedStateMachine):
-    """Two slices allocate, free, share and reset; what is found is what a model says."""
-
-    def __init__(self):
-        super().__init__()
-        self.bench = Bench()
-        self.owners = [Owner(self.bench), Owner(self.bench)]
-        self.buffers = [{}, {}]  # address to (bytes, byte that it is full of)
-        self.handles = {}  # handle to (who, address)
-        self.imports = [{}, {}]  # address to handle
-        self.byte = 0
-
-    @rule(who=st.integers(0, 1), pages=st.integers(1, 400))
-    def allocate(self, who, pages):
-        owner = self.owners[who]
-        status, at = owner.do(ALLOCATE, pages * PAGE)
-        if status == OK:
-            size = pages * PAGE
-            for start, (count, _) in self.buffers[who].items():
-                assert at + size <= start or start + count <= at
-            assert owner.look(at, size)[1] == bytes(size)
-            self.byte = self.byte % 255 + 1
-            assert owner.fill(at, size, self.byte) == SUCCESS
-            self.buffers[who][at] = size, self.byte
-
-    @rule(who=st.integers(0, 1), data=st.data())
-    def free(self, who, data):
-        if self.buffers[who]:
-            at = data.draw(st.sampled_from(sorted(self.buffers[who])))
-            self.owners[who].must(FREE, at)
-            del self.buffers[who][at]
-            self._forget(lambda owner, buffer: (owner, buffer) == (who, at))
-
-    @rule(who=st.integers(0, 1), data=st.data())
-    def share(self, who, data):
-        if self.buffers[who]:
-            at = data.draw(st.sampled_from(sorted(self.buffers[who])))
-            status, handle = self.owners[who].do(EXPORT, at, self.owners[1 - who].number)
-            if status == OK:
-                self.handles[handle] = who, at
-                self.imports[1 - who][self.owners[1 - who].must(IMPORT, handle)] = handle
-
-    @rule(who=st.integers(0, 1))
-    def reset(self, who):
-        owner = self.owners[who]
-        owner.function.reset()
-        owner.function.write(7, 4, b"\x06\x00")
-        owner.write(0x20, 1, 4)
-        self.buffers[who].clear()
-        self.imports[who].clear()
-        self._forget(lambda owner, _: owner == who)
-
-    def _forget(self, gone):
-        for handle in [h for h, (who, at) in self.handles.items() if gone(who, at)]:
-            who, _ = self.handles.pop(handle)
-            for at in [at for at, its in self.imports[1 - who].items() if its == handle]:
-                del self.imports[1 - who][at]
-                assert self.owners[1 - who].look(at)[0] == HBM_RANGE
-
-    @invariant()
-    def everything_is_where_the_model_has_it(self):
-        for who, owner in enumerate(self.owners):
-            assert owner.used[0] == sum(size for size, _ in self.buffers[who].values())
-            for at, (_, byte) in self.buffers[who].items():
-                assert owner.look(at) == (SUCCESS, bytes([byte]) * PAGE)
-            for at, handle in self.imports[who].items():
-                other, buffer = self.handles[handle]
-                byte = self.buffers[other][buffer][1]
-                assert owner.look(at) == (SUCCESS, bytes([byte]) * PAGE)
-
-    def teardown(self):
-        for owner in self.owners:
-            owner.close()
-
-
-TestBuffers = BufferMachine.TestCase
-TestBuffers.settings = settings(
-    max_examples=40,
-    stateful_step_count=15,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
