@@ -33,10 +33,13 @@ class HbmFault(CommandFault):
         self.address = address
 
 
-def decode(descriptor: Descriptor, check_hbm: Callable[[int, int], None]) -> tuple[Entry, Command]:
+def decode(
+    descriptor: Descriptor, hbm_size: int, check_hbm: Callable[[int, int], None]
+) -> tuple[Entry, Command]:
     """What a descriptor asks for; HBM operands are counted from ``HBM``.
 
-    ``check_hbm`` raises an HbmFault if the slice does not reach bytes (address, count) of HBM.
+    The first ``hbm_size`` bytes of HBM are the slice's; of others (address, count) ``check_hbm``
+    raises an HbmFault if the slice does not reach them.
 
     Raises:
         CommandFault: with the status that the completion shall have.
@@ -57,7 +60,8 @@ def decode(descriptor: Descriptor, check_hbm: Callable[[int, int], None]) -> tup
         if kind is Extent.NONE or not descriptor.flags & in_hbm:
             return Iova(address)
         count = extent(kind, length, capacity)
-        check_hbm(address, count)
+        if address + count > hbm_size:
+            check_hbm(address, count)
         return Iova(HBM + address)
 
     return entry, Command(

@@ -151,7 +151,7 @@ class Native(Personality[NativeRegs]):
     def vectors(self) -> int:
         return 1 + self.queue_count
 
-    @property
+    @cached_property
     def hbm_size(self) -> int:
         """Bytes of HBM in this slice."""
         return self.slice.hbm.size if self.slice.hbm else 0
@@ -313,7 +313,7 @@ class Native(Personality[NativeRegs]):
         Raises:
             CommandFault: with the status that the completion shall have.
         """
-        return decode(descriptor, self.check_hbm)
+        return decode(descriptor, self.hbm_size, self.check_hbm)
 
     def check_hbm(self, address: int, count: int) -> None:
         """See that bytes are in the slice's aperture, or mapped by its MMU.
