@@ -42,6 +42,9 @@ class Mdev:
         users: ids of those who may connect to it, besides the emulator's own and root.
         hbm_base: where its HBM begins, in bytes from the start of the accelerator's.
         hbm_size: bytes; 0 if its type has none.
+        hbm_used, hbm_high_water: bytes that its driver has allocated; the most that ever were.
+        hbm_scrubbing: bytes that it freed, and that are not scrubbed yet.
+        hbm_imported: bytes of other mdevs that it reaches.
         attached: a VMM is connected.
     """
 
@@ -57,6 +60,10 @@ class Mdev:
     users: tuple[int, ...]
     hbm_base: int
     hbm_size: int
+    hbm_used: int
+    hbm_high_water: int
+    hbm_scrubbing: int
+    hbm_imported: int
     attached: bool
 
     @property
@@ -271,6 +278,10 @@ def _mdev(reply: Table) -> Mdev:
         users=reply.wholes("users"),
         hbm_base=hbm.whole("base", 0) if hbm else 0,
         hbm_size=hbm.whole("size", 0) if hbm else 0,
+        hbm_used=hbm.whole("used", 0) if hbm else 0,
+        hbm_high_water=hbm.whole("high-water", 0) if hbm else 0,
+        hbm_scrubbing=hbm.whole("scrubbing", 0) if hbm else 0,
+        hbm_imported=hbm.whole("imported", 0) if hbm else 0,
         attached=reply.truth("attached"),
     )
 

@@ -271,7 +271,8 @@ class Emulator:
         return [self._show(mdev) for mdev in self.parent.mdevs.values()]
 
     def _show(self, mdev: Mdev) -> dict[str, object]:
-        part = mdev.partition
+        part, use = mdev.partition, asdict(mdev.personality.hbm_use)
+        in_use = {name.replace("_", "-"): count for name, count in use.items()}
         return {
             "uuid": mdev.uuid,
             "name": mdev.name,
@@ -283,7 +284,7 @@ class Emulator:
             "socket": str(self._servers[mdev.uuid].path),
             "weight": mdev.flow.weight,
             "users": sorted(mdev.users),
-            "hbm": {"base": part.offset, "size": part.size} if part else None,
+            "hbm": {"base": part.offset, "size": part.size, **in_use} if part else None,
             "work-queue": mdev.place.work_queue,
             "attached": self._servers[mdev.uuid].attached,
         }

@@ -13,7 +13,18 @@ from guest.devices import AnyBench
 from guest.errors import InvalidArgument, UnknownCommand
 from guest.protocol import Message
 
-_NATIVE = ("identity", "operations", "chains", "trespass", "plant", "hunt", "load", "pasids")
+_NATIVE = (
+    "identity",
+    "operations",
+    "chains",
+    "buffers",
+    "sharing",
+    "trespass",
+    "plant",
+    "hunt",
+    "load",
+    "pasids",
+)
 _MODULES: Mapping[str, Mapping[str, str]] = {
     "native": {name: name for name in _NATIVE},
     "ioat": {"identity": "ioat_identity", "channels": "channels"},

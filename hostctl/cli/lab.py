@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from hostctl import runtime, sweep
-from hostctl.cli.mdev import row
+from hostctl.cli.mdev import COLUMNS, row
 from hostctl.cli.options import json_option
 from hostctl.control import Control, Mdev
 from hostctl.emulator import command_line
@@ -186,8 +186,7 @@ def ps(as_json: bool) -> None:
         if mdevs is None:
             output.say(f"lab {name!r}: its emulator does not answer")
         else:
-            columns = ("mdev", "uuid", "type", "pasid", "weight", "hbm", "attached")
-            output.rows("", columns, [row(mdev) for mdev in mdevs])
+            output.rows("", ("mdev", *COLUMNS), [row(mdev) for mdev in mdevs])
         if record.vms:
             output.rows(
                 "",
@@ -236,7 +235,14 @@ def _lab_facts(
                 "type": mdev.type,
                 "pasid": mdev.pasid,
                 "weight": mdev.weight,
-                "hbm": {"base": mdev.hbm_base, "size": mdev.hbm_size},
+                "hbm": {
+                    "base": mdev.hbm_base,
+                    "size": mdev.hbm_size,
+                    "used": mdev.hbm_used,
+                    "high_water": mdev.hbm_high_water,
+                    "scrubbing": mdev.hbm_scrubbing,
+                    "imported": mdev.hbm_imported,
+                },
                 "attached": mdev.attached,
             }
             for mdev in mdevs

@@ -14,15 +14,27 @@ from hostctl.output import Output, size
 from hostctl.spec import TYPE_PREFIX
 from mdevemu.errors import ConfigError, unknown
 
-_COLUMNS = ("name", "uuid", "type", "pasid", "weight", "hbm", "attached")
+COLUMNS = ("uuid", "type", "pasid", "weight", "hbm", "buffers", "attached")
+"""Of a table of mdevs, after their names."""
 
 
 def row(mdev: Mdev) -> tuple[object, ...]:
-    """An mdev as a row of a table with ``_COLUMNS``."""
+    """An mdev as a row of such a table."""
     hbm = f"{size(mdev.hbm_size)} at {mdev.hbm_base:#x}" if mdev.hbm_size else "-"
     attached = "yes" if mdev.attached else "no"
     pasid = "-" if mdev.pasid is None else mdev.pasid
-    return (mdev.name, mdev.uuid, mdev.type, pasid, mdev.weight, hbm, attached)
+    buffers = _buffers(mdev)
+    return (mdev.name, mdev.uuid, mdev.type, pasid, mdev.weight, hbm, buffers, attached)
+
+
+def _buffers(mdev: Mdev) -> str:
+    """What an mdev's driver does with its HBM."""
+    told = [
+        (mdev.hbm_high_water, f"{size(mdev.hbm_used)}, at most {size(mdev.hbm_high_water)}"),
+        (mdev.hbm_scrubbing, f"{size(mdev.hbm_scrubbing)} to scrub"),
+        (mdev.hbm_imported, f"{size(mdev.hbm_imported)} imported"),
+    ]
+    return "; ".join(text for there, text in told if there) or "-"
 
 
 @click.group(cls=Commands)
@@ -40,7 +52,7 @@ for command in (*mdevctl.COMMANDS, *own):
 @emulator_options
 @json_option
 def show(names: tuple[str, ...], lab: str | None, control: str | None, as_json: bool) -> None:
-    """Show mdevs, all or some by name or UUID, as a table: PASID, weight, HBM, who is attached."""
+    """Show mdevs, all or some by name or UUID: PASID, weight, HBM and buffers, who is attached."""
     output = Output(json=as_json)
     with connected(lab, control) as emulator:
         found = emulator.mdevs()
@@ -51,7 +63,7 @@ def show(names: tuple[str, ...], lab: str | None, control: str | None, as_json: 
     if output.json:
         output.record("mdev.show", {"mdevs": [dataclasses.asdict(each) for each in chosen]})
     else:
-        output.rows("", _COLUMNS, [row(each) for each in chosen])
+        output.rows("", ("name", *COLUMNS), [row(each) for each in chosen])
 
 
 @mdev.command()

@@ -29,6 +29,23 @@ Runs = Sequence[tuple[int, int]]
 """Pieces of a slice's HBM: (offset, bytes), whole pages."""
 
 
+@dataclass(frozen=True, slots=True)
+class HbmUse:
+    """What a slice's allocator says of its HBM, in bytes.
+
+    Attributes:
+        used: in buffers.
+        high_water: the most that ever was, since the reset.
+        scrubbing: freed, and still to be scrubbed.
+        imported: of other slices, reachable by this one.
+    """
+
+    used: int = 0
+    high_water: int = 0
+    scrubbing: int = 0
+    imported: int = 0
+
+
 @dataclass(eq=False, frozen=True, slots=True)
 class Partition:
     """A piece of HBM that one mdev owns.

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from mdevemu.accel.accesses import Accesses
 from mdevemu.accel.admission import Admission
 from mdevemu.accel.engine import Engines
-from mdevemu.accel.hbm import Partition
+from mdevemu.accel.hbm import HbmUse, Partition
 from mdevemu.accel.rest import Rest
 from mdevemu.accel.saving import Saved
 from mdevemu.accel.scheduler import Flow, Lane
@@ -240,6 +240,11 @@ class Personality(ABC, Generic[M]):
     def counts(self) -> Mapping[str, int]:
         """What it has counted since its reset, by name."""
         return {}
+
+    @property
+    def hbm_use(self) -> HbmUse:
+        """What it has allocated of its HBM, if it is it that allocates."""
+        return HbmUse()
 
     def functions_changed(self) -> None:
         """An engine of this slice was reprogrammed: tell the driver, if there is a way."""

@@ -185,7 +185,14 @@ def test_mdev_is_created_with_a_socket_of_its_own(serving, control):
         "socket": str(serving.runtime / f"mdev-{uuid}.sock"),
         "weight": 5,
         "users": [],
-        "hbm": {"base": 0, "size": 4 * MIB},
+        "hbm": {
+            "base": 0,
+            "size": 4 * MIB,
+            "used": 0,
+            "high-water": 0,
+            "scrubbing": 0,
+            "imported": 0,
+        },
         "work-queue": None,
         "attached": False,
     }

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from functools import cached_property, partial
 
 from mdevemu.accel import Identity, Interface, Personality
-from mdevemu.accel.hbm import MMU_AT, MMU_END
+from mdevemu.accel.hbm import MMU_AT, MMU_END, HbmUse
 from mdevemu.accel.operations import Command, Entry, Operation, Status
 from mdevemu.accel.operations.cipher import MAX_AAD, TAG_BYTES, AesGcm
 from mdevemu.accel.operations.digest import SHA256_BYTES
@@ -278,10 +278,11 @@ class Native(Personality[NativeRegs]):
         regs.busy_ns.value = flow.busy_ns - self.busy_before
         regs.hbm_bytes.value = self.hbm_size
         regs.weight.value = flow.weight
-        regs.hbm_used.value = self.buffers.used
-        regs.hbm_high_water.value = self.buffers.high_water
-        regs.hbm_scrubbing.value = self.buffers.scrubber.left
-        regs.hbm_imported.value = self.sharing.imported_bytes
+        use = self.hbm_use
+        regs.hbm_used.value = use.used
+        regs.hbm_high_water.value = use.high_water
+        regs.hbm_scrubbing.value = use.scrubbing
+        regs.hbm_imported.value = use.imported
 
     # Buffers.
 
@@ -289,6 +290,12 @@ class Native(Personality[NativeRegs]):
     def sharing(self) -> Sharing:
         """What this slice shares with others."""
         return self.slice.sharing
+
+    @property
+    def hbm_use(self) -> HbmUse:
+        buffers = self.buffers
+        imported = self.sharing.imported_bytes
+        return HbmUse(buffers.used, buffers.high_water, buffers.scrubber.left, imported)
 
     @NativeRegs.hbm_command.written
     def _about_buffers(self, command: HbmCommand) -> None:
