@@ -9,8 +9,8 @@ next owner of the same addresses gets a new one.
 import errno
 import fcntl
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from mdevemu.accel.ranges import Ranges
 from mdevemu.errors import RequestError
@@ -55,6 +55,7 @@ class Partition:
         base: where it is in the host's physical memory.
         file: its contents, for a VMM to map.
         backing: the same contents, in the host's physical memory.
+        observers: called with (offset, bytes) of what was scrubbed.
     """
 
     offset: int
@@ -62,6 +63,13 @@ class Partition:
     base: Hpa
     file: Fd
     backing: MappedFile
+    observers: list[Callable[[int, int], None]] = field(default_factory=list)
+
+    def scrub(self, offset: int, length: int) -> None:
+        """Make bytes zero, for everybody who reaches them; whole pages.  It cannot fail."""
+        self.backing.discard(offset, length)
+        for tell in tuple(self.observers):
+            tell(offset, length)
 
 
 class Hbm:
@@ -111,7 +119,7 @@ class Hbm:
 
     def remove(self, partition: Partition) -> None:
         """Scrub a partition and give its place back."""
-        partition.backing.discard()
+        partition.scrub(0, partition.size)
         self._memory.remove(partition.base)
         partition.backing.close()
         partition.file.close()

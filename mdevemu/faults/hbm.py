@@ -53,6 +53,7 @@ class Hbm(Seam):
         super().__init__(mdev, told)
         self.correctable = self.uncorrectable = 0
         self._words: dict[int, Injection] = {}  # by number, from the start of the partition
+        self._watched: set[Port] = set()
 
     def check(self, injection: Injection) -> None:
         part, address = self.mdev.partition, injection.order.address
@@ -87,26 +88,50 @@ class Hbm(Seam):
         self.join(bool(self._words))
 
     def join(self, wanted: bool) -> None:
-        watch(self.mdev.port, self._look, wanted)
+        """Look at whatever reaches the partition: its mdev, and who imports of it."""
+        part, sharing = self.mdev.partition, self.mdev.sharing
+        ports = {self.mdev.port, *sharing.importers} if wanted else set()
+        for port in self._watched | ports:
+            watch(port, self._look, port in ports)
+        self._watched, sharing.changed = ports, self.refresh if wanted else None
+        if part:
+            others = [each for each in part.observers if each != self._heal]
+            part.observers[:] = [*others, *([self._heal] if wanted else [])]
+
+    def _heal(self, offset: int, length: int) -> None:
+        """A range was scrubbed: all its words were written."""
+        first, last = offset // WORD, (offset + length) // WORD
+        for word in [word for word in self._words if first <= word < last]:
+            del self._words[word]
+        self.refresh()
 
     def _look(self, port: Port, iova: Iova, length: int, access: Access) -> None:
-        part, start = self.mdev.partition, iova - self.mdev.space.attached.hbm_at
+        part, write = self.mdev.partition, access == Access.WRITE
         assert part
-        end = start + length
-        if start < 0 or end > part.size or port.process_id != self.mdev.port.process_id:
-            return
-        write = access == Access.WRITE
-        met = sorted(w for w in self._words if start < (w + 1) * WORD and w * WORD < end)
-        needed = [w for w in met if not (write and start <= w * WORD and (w + 1) * WORD <= end)]
-        for word in needed:
+        pieces = [
+            (at - hpa + low, low - part.base, high - part.base)
+            for at, hpa, count in port.translated(iova, length, access)
+            if (low := max(hpa, part.base)) < (high := min(hpa + count, part.base + part.size))
+        ]
+        met = [
+            (word, at, start, end)
+            for at, start, end in pieces
+            for word in sorted(self._words)
+            if start < (word + 1) * WORD and word * WORD < end
+        ]
+        corrected = 0
+        for word, at, start, end in met:
+            if write and start <= word * WORD and (word + 1) * WORD <= end:
+                continue  # it is not read
             # First, as an access that fails changes nothing.
             if self._words[word].kind is UNCORRECTED:
                 self.uncorrectable += 1
                 first = max(start, word * WORD)
-                fault = iova + first - start, end - first, HARDWARE_ERROR
-                raise DmaFault(*fault, write=write)
-        self.correctable += sum(self._words[word].kind is CORRECTED for word in needed)
-        for word in met:
+                there = Iova(at + first - start)
+                raise DmaFault(there, iova + length - there, HARDWARE_ERROR, write=write)
+            corrected += 1
+        self.correctable += corrected
+        for word in {word for word, *_ in met}:
             del self._words[word]
         self.refresh()
 

@@ -279,15 +279,20 @@ class Port:
             raise self._missed(iova, len(data), iova, at, len(data), Access.WRITE) from None
 
     def _runs(self, iova: Iova, length: int, access: Access) -> list[tuple[Iova, Hpa, int]]:
-        """Translate a whole access into runs of physical memory that are all there.
-
-        Each is (first Iova, first physical address, bytes).
-        """
-        write = access == Access.WRITE
+        """Translate a whole access, if it is let through; see ``translated``."""
         if not self.gate.enabled:
-            raise DmaFault(iova, length, NOT_ALLOWED, write=write)
+            raise DmaFault(iova, length, NOT_ALLOWED, write=access == Access.WRITE)
         for guard in self.gate.guards:
             guard(self, iova, length, access)
+        return self.translated(iova, length, access)
+
+    def translated(self, iova: Iova, length: int, access: Access) -> list[tuple[Iova, Hpa, int]]:
+        """Where an access ends: runs (first Iova, first physical address, bytes).  For guards.
+
+        Raises:
+            DmaFault: a byte of it may not be reached.
+        """
+        write = access == Access.WRITE
         end = iova + length
         if end > _END:
             # No address space reaches further; a bus would have wrapped.

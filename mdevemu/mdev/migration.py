@@ -267,7 +267,7 @@ class Migration:
     def _reset(self) -> None:
         self._function.reset()
         if self.partition is not None:
-            self.partition.backing.discard()
+            self.partition.scrub(0, self.partition.size)
 
 
 def shape_of(personality: Personality[Any], kind: MdevType) -> Shape:

@@ -235,7 +235,7 @@ class Parent:
         flow = self.scheduler.flow(self._weight(kind, place))
         port = space.port()
         mmu = Mmu(space, partition)
-        sharing = Party(self.exchange, mmu)
+        sharing = Party(self.exchange, mmu, port)
         given = Slice(
             name=name or uuid,
             port=port,

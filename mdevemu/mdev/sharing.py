@@ -10,6 +10,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
 from mdevemu.accel.hbm import Runs
+from mdevemu.iommu import Port
 from mdevemu.mdev.mmu import Mmu, Places
 
 MAX_IMPORTS = 64
@@ -69,8 +70,13 @@ class Exchange:
 class Party:
     """One mdev among those that may share."""
 
-    def __init__(self, exchange: Exchange, mmu: Mmu) -> None:
+    changed: Callable[[], None] | None = None
+    """Nobody, unless somebody wants to know who has imported from us."""
+
+    def __init__(self, exchange: Exchange, mmu: Mmu, port: Port) -> None:
+        """``port`` reaches what ``mmu`` leads to."""
         self._exchange = exchange
+        self._port = port
         self._mmu = mmu
         self._exports: dict[int, _Export] = {}  # ours, by handle
         self._offers: dict[int, _Export] = {}  # others' that are for us, by handle
@@ -131,6 +137,7 @@ class Party:
                 return None
             export.at = at
             self._imports[at] = export
+            export.owner._tell()
         return export.at, export.size
 
     def release(self, at: int) -> bool:
@@ -140,7 +147,13 @@ class Party:
             return False
         export.at = None
         self._mmu.unmap(at)
+        export.owner._tell()
         return True
+
+    @property
+    def importers(self) -> set[Port]:
+        """By what others reach our HBM now."""
+        return {each.peer._port for each in self._exports.values() if each.at is not None}
 
     @property
     def imported_bytes(self) -> int:
@@ -156,3 +169,7 @@ class Party:
         if self._number is not None:
             del self._exchange.parties[self._number]
             self._number = None
+
+    def _tell(self) -> None:
+        if self.changed is not None:
+            self.changed()

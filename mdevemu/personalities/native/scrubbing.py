@@ -54,7 +54,7 @@ class Scrubber:
         while self.ranges:
             at, size = next(iter(self.ranges.items()))
             length = min(PIECE, size - self._done)
-            hbm.backing.discard(at + self._done, length)
+            hbm.scrub(at + self._done, length)
             self._done += length
             self.left -= length
             if self._done == size:
