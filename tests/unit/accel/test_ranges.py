@@ -46,6 +46,17 @@ class RangesMachine(RuleBasedStateMachine):
         fits = (at for at in range(TOTAL) if set(range(at, at + size)) <= self.free)
         assert self.ranges.find(size) == next(fits, None)
 
+    @rule(size=st.integers(1, TOTAL))
+    def gather(self, size):
+        if size <= len(self.free):
+            found = self.ranges.gather(size)
+            gathered = {byte for at, count in found for byte in range(at, at + count)}
+            assert gathered <= self.free
+            assert len(gathered) == sum(count for _, count in found) == size
+            assert found == sorted(found)
+            largest = sorted((count for _, count in self.ranges), reverse=True)
+            assert sum(largest[: len(found) - 1]) < size  # fewer would not have done
+
     @invariant()
     def ranges_are_the_free_bytes(self):
         found = list(self.ranges)
