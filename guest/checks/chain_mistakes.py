@@ -14,7 +14,7 @@ from guest.protocol import Message
 from guest.queue import Command, Queue, of_process
 
 _LENGTH = 64  # bytes that the chains begin with
-_FAR = 1 << 40  # no slice has that much HBM
+_FAR = native.MMU_END  # behind the HBM and what the MMU of the slice translates
 _UNKNOWN = 0xEE  # no operation
 
 
@@ -165,7 +165,7 @@ def _of_stages(ground: _Ground) -> list[_Mistake]:
         *(_Mistake(name, Status.INVALID_FIELD, stage, made) for name, stage, made in invalid),
         *(_Mistake(name, Status.UNKNOWN_OPERATION, stage, made) for name, stage, made in unknown),
         _Mistake(
-            "destination behind HBM",
+            "destination behind the MMU",
             Status.HBM_RANGE,
             1,
             ground.with_(1, destination=_FAR),
