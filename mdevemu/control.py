@@ -116,7 +116,7 @@ class Control:
         self._loop = loop
         self._clients: list[_Client] = []
         self._listener = Listener(path)
-        loop.watch(self._listener.fileno(), self._accept)
+        loop.watch(self._listener.fileno(), self._accept, last=True)
 
     def event(self, name: str, data: Mapping[str, object]) -> None:
         """Tell every client that has negotiated."""

@@ -40,6 +40,9 @@ class Loop:
         self._watched: dict[int, Watch] = {}
         # What callbacks changed in the turn at hand: events of these are of the past.
         self._changed: set[int] = set()
+        # Watched to be called last, and those of them that were ready in the turn before.
+        self._last: set[int] = set()
+        self._seen: set[int] = set()
         self._worker: Callable[[], bool] = lambda: False
         self._alarms = alarms or Alarms(clock)
         self._stopped = False
@@ -49,12 +52,20 @@ class Loop:
         fileno: int,
         readable: Callable[[], None] | None,
         writable: Callable[[], None] | None = None,
+        *,
+        last: bool = False,
     ) -> None:
-        """Call back when a descriptor is ready; replaces what was asked for it before."""
+        """Call back when a descriptor is ready; replaces what was asked for it before.
+
+        ``last``: whoever is ready in the same turn, or in the next one, comes first.
+        """
         events = (select.EPOLLIN if readable else 0) | (select.EPOLLOUT if writable else 0)
         known = self._watched.pop(fileno, None)
         self._changed.add(fileno)
+        self._last.discard(fileno)
         if events:
+            if last:
+                self._last.add(fileno)
             self._watched[fileno] = readable, writable
             if known:
                 self._epoll.modify(fileno, events)
@@ -101,15 +112,31 @@ class Loop:
         """Wait up to ``timeout`` seconds (None: for ever) and call back for what is ready."""
         changed = self._changed
         changed.clear()
+        late: list[int] = []
         for fileno, events in self._epoll.poll(timeout, READY):
             # A callback may end, or replace, a watch whose turn is still to come.
             if fileno in changed:
+                continue
+            if fileno in self._last:
+                late.append(fileno)
                 continue
             readable, writable = self._watched[fileno]
             if readable and events & READABLE:
                 readable()
             if writable and events & WRITABLE and fileno not in changed:
                 writable()
+        if late:
+            self._call_late(late)
+
+    def _call_late(self, ready: list[int]) -> None:
+        """Call back for those that were ready in the turn before, too."""
+        seen, self._seen = self._seen, set(ready)
+        for fileno in ready:
+            if fileno in seen and fileno not in self._changed:
+                self._seen.remove(fileno)
+                readable, _ = self._watched[fileno]
+                assert readable is not None, "whoever comes last is watched for reading"
+                readable()
 
     def _burst(self) -> bool:
         """Work for a bounded time; False when there is nothing left to do."""

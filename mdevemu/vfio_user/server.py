@@ -68,7 +68,7 @@ class Server:
             self._listener = Listener(Path(path))
             undo.pop_all()
         self._open = True
-        loop.watch(self._listener.fileno(), self._accept)
+        loop.watch(self._listener.fileno(), self._accept, last=True)
 
     @property
     def path(self) -> Path:
@@ -153,7 +153,7 @@ class Server:
     def _closed(self) -> None:
         self._connection = None
         if self._open:
-            self._loop.watch(self._listener.fileno(), self._accept)
+            self._loop.watch(self._listener.fileno(), self._accept, last=True)
 
 
 def _always_ready() -> Fd:

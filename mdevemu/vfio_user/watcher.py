@@ -14,8 +14,13 @@ class Watcher(Protocol):
         fileno: int,
         readable: Callable[[], None] | None,
         writable: Callable[[], None] | None = None,
+        *,
+        last: bool = False,
     ) -> None:
-        """Call back when a descriptor is ready; replaces what was asked for it before."""
+        """Call back when a descriptor is ready; replaces what was asked for it before.
+
+        ``last``: whoever is ready in the same turn, or in the next one, comes first.
+        """
 
     def forget(self, fileno: int) -> None:
         """Watch this descriptor no more."""

@@ -56,8 +56,12 @@ def make():
 
     def make(path, **wanted):
         server = Server(path, device, Space(), loop, trace, "made", **wanted)
-        server.turn, server.trace = loop.turn, trace
+        server.accept, server.trace = accept, trace
         return server
+
+    def accept():
+        for _ in range(2):  # who is new lets others go first
+            loop.turn(1)
 
     yield make
     device.close()
@@ -76,7 +80,7 @@ def test_socket_is_for_its_owner_alone(host):
 def test_client_of_another_user_is_turned_away_and_named(tmp_path, make):
     server = make(tmp_path / "a.sock", users={os.geteuid() + 1})
     with connect(server.path) as stranger:
-        server.turn(1)
+        server.accept()
         assert stranger.recv(16) == b""
     assert not server.connected
     [event] = server.trace.events
@@ -89,7 +93,7 @@ def test_client_of_a_user_who_may_is_served(tmp_path, make):
     server = make(tmp_path / "a.sock", users={os.geteuid()})
     with connect(server.path) as client:
         client.sendall(hello())
-        server.turn(1)
+        server.accept()
         assert server.connected
     server.close()
 
@@ -99,7 +103,7 @@ def test_client_of_a_user_who_may_not_any_more_is_sent_away(tmp_path, make):
     server.admit({os.geteuid(), os.geteuid() + 2})
     with connect(server.path) as client:
         client.sendall(hello())
-        server.turn(1)
+        server.accept()
         server.admit({os.geteuid()})
         assert server.connected
         server.admit({os.geteuid() + 2})
@@ -202,7 +206,7 @@ def test_client_that_hung_up_is_not_there_though_its_messages_wait(tmp_path, mak
     server = make(tmp_path / "a.sock")
     with connect(server.path) as client:
         client.sendall(hello() + frame(0, WRITE, access(0, 0, 4, bytes(4)), NO_REPLY) * 100)
-        server.turn(1)
+        server.accept()
         assert server.attached
     assert not server.attached, "nobody had to look at the socket for that"
     assert server.connected
@@ -414,7 +418,7 @@ class Hand:
     def __init__(self):
         self.wants = {}
 
-    def watch(self, fileno, readable, writable=None):
+    def watch(self, fileno, readable, writable=None, *, last=False):
         self.wants[fileno] = (readable, writable)
 
     def forget(self, fileno):

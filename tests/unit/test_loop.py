@@ -127,6 +127,45 @@ def test_writable_is_not_called_once_readable_dropped_it(loop, pair):
     loop.turn(0)
 
 
+def test_whoever_is_to_come_last_lets_a_turn_pass_and_others_go_first(loop, pair):
+    new, client = pair
+    here, other = socket.socketpair()
+    called = []
+    loop.watch(new.fileno(), lambda: called.append("new"), last=True)
+    loop.watch(here.fileno(), lambda: called.append("here"))
+    client.send(b"x")
+    loop.turn(0)
+    assert called == []
+    other.send(b"x")
+    loop.turn(0)
+    assert called == ["here", "new"]
+    loop.turn(0)
+    loop.turn(0)
+    assert called == ["here", "new", "here", "here", "new"]
+    loop.forget(here.fileno())
+    loop.watch(new.fileno(), lambda: called.append("again"))
+    loop.turn(0)
+    assert called[5:] == ["again"], "it is not last any more"
+    here.close()
+    other.close()
+
+
+def test_last_that_another_callback_forgot_is_not_called(loop, pair):
+    new, client = pair
+    here, other = socket.socketpair()
+    called = []
+    loop.watch(new.fileno(), lambda: called.append("new"), last=True)
+    loop.watch(here.fileno(), lambda: loop.forget(new.fileno()))
+    client.send(b"x")
+    loop.turn(0)
+    other.send(b"x")
+    loop.turn(0)
+    loop.turn(0)
+    assert called == []
+    here.close()
+    other.close()
+
+
 def test_run_works_until_there_is_no_work_and_then_sleeps(pair):
     ours, theirs = pair
     loop, done = Loop(), []
