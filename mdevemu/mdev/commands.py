@@ -170,7 +170,7 @@ def device_changed(device_id: int) -> int:
 
 def process_changed(device_id: int, pasid: int) -> int:
     """IODIR.INVAL_PDT of one process context."""
-    return command(Iodir(), opcode=Opcode.IODIR, func3=1, dv=1, did=device_id, pid=pasid)
+    return _PDT | device_id << Iodir.did.low | pasid << Iodir.pid.low
 
 
 def pages_changed(pscid: int | None, iova: int = 0, size: int = 0) -> int:
@@ -214,4 +214,5 @@ def _range(address: int, size: int) -> int:
 
 _VMA = command(Iotinval(), opcode=Opcode.IOTINVAL)
 _GVMA = command(Iotinval(), opcode=Opcode.IOTINVAL, func3=1, gv=1)
+_PDT = command(Iodir(), opcode=Opcode.IODIR, func3=1, dv=1)
 _FENCE = command(Iofence(), opcode=Opcode.IOFENCE, av=1, pr=1, pw=1)

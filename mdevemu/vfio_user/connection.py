@@ -3,6 +3,7 @@
 import select
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 
 from mdevemu.errors import ProtocolError
 from mdevemu.fds import Fd
@@ -66,7 +67,8 @@ class Connection:
         self._trace = trace
         self._name = name
         self._closed = closed
-        self._open = True
+        self._open = True  # the socket is
+        self._over = False  # the session is
         self._interest = (False, False)
         self._unfinished = False
         self._drained = True
@@ -79,26 +81,39 @@ class Connection:
     @property
     def hung_up(self) -> bool:
         """The client is gone, though what it sent before may still wait for us."""
+        if not self._open:
+            return True
         poll = select.poll()
         poll.register(self._transport.fileno(), 0)
         return any(events & select.POLLHUP for _, events in poll.poll(0))
 
     def close(self, reason: str) -> None:
         """End the connection; a second time does nothing."""
+        if self._over:
+            return
+        self._over = True
+        self._hang_up()
+        self._loop.forget(self._again.fileno())
+        self._session.close()
+        self._trace.emit("session.close", session=self._name, reason=reason)
+        self._closed()
+
+    def _hang_up(self) -> None:
+        """Neither hear nor say anything any more."""
         if not self._open:
             return
         self._open = False
         self._loop.forget(self._transport.fileno())
-        if self._unfinished:
-            self._loop.forget(self._again.fileno())
         self._transport.close()
-        self._session.close()
         self._held.close()
         if self._twin:
             self._twin.close()
             self._twin = None
-        self._trace.emit("session.close", session=self._name, reason=reason)
-        self._closed()
+
+    def _left(self) -> None:
+        """The client hung up: what it lent takes long to give back, and has a turn to itself."""
+        self._hang_up()
+        self._loop.watch(self._again.fileno(), partial(self.close, "closed"))
 
     def _fail(self, reason: str) -> None:
         """End the connection because of what came over it."""
@@ -122,7 +137,7 @@ class Connection:
         elif self._transport.inside:
             self._fail("closed inside a message")
         else:
-            self.close("closed")
+            self._left()
 
     def _writable(self) -> None:
         """Send what is waiting to be sent, then answer what is waiting for an answer."""

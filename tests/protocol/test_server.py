@@ -518,6 +518,45 @@ def test_slow_request_has_a_turn_to_itself(tmp_path):
     device.close()
 
 
+def test_what_a_client_lent_is_taken_back_in_a_turn_after_the_one_that_sees_it_gone(tmp_path):
+    hand, device, space = Hand(), Device(), Space()
+    server = Server(tmp_path / "a.sock", device, space, hand, Trace(time.monotonic_ns), "a")
+    [(listener, (accept, _))] = hand.wants.items()
+    with Raw(server.path) as raw:
+        accept()
+        [client] = set(hand.wants) - {listener}
+        raw.send(hello())
+        hand.wants[client][0]()
+        assert raw.reply()
+        with memfd(0x1000) as memory:
+            raw.send(frame(1, DMA_MAP, dma_map(0, 0x1000)), [memory])
+        hand.wants[client][0]()
+        assert raw.reply()[1:3] == (DMA_MAP, OK)
+    hand.wants[client][0]()
+    assert client not in hand.wants
+    assert (server.connected, server.attached, len(space.windows)) == (True, False, 1)
+    [again] = set(hand.wants) - {listener}
+    hand.wants[again][0]()
+    assert (server.connected, len(space.windows), set(hand.wants)) == (False, 0, {listener})
+    server.close()
+    device.close()
+
+
+def test_server_that_closes_takes_back_what_a_client_lent_that_just_left(tmp_path):
+    hand, device, space = Hand(), Device(), Space()
+    server = Server(tmp_path / "a.sock", device, space, hand, Trace(time.monotonic_ns), "a")
+    [(listener, (accept, _))] = hand.wants.items()
+    with Raw(server.path):
+        accept()
+        [client] = set(hand.wants) - {listener}
+    hand.wants[client][0]()
+    assert server.connected
+    server.close()
+    assert (server.connected, hand.wants) == (False, {})
+    assert device.log == [("disconnect",)]
+    device.close()
+
+
 def test_session_leaves_nothing_for_pythons_collector(tmp_path):
     hand, device = Hand(), Device()
     server = Server(tmp_path / "a.sock", device, Space(), hand, Trace(time.monotonic_ns), "a")
@@ -535,7 +574,8 @@ def test_session_leaves_nothing_for_pythons_collector(tmp_path):
                 raw.send(message)
                 turn()
                 assert raw.reply()
-        turn()
+        while set(hand.wants) != {listener}:
+            turn()
 
     conversation()  # after which all that is made once is there
     gc.collect()
