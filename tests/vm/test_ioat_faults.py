@@ -163,10 +163,10 @@ def test_register_that_the_driver_waits_for_is_named(ready: Guest) -> None:
     loading = ready.hostctl.start("run", "guest", "--", "modprobe", "ioatdma")
     try:
         assert until(lambda: spins(ready) != [], 30)
-        (spin,) = spins(ready)
-        assert spin["register"] == "channel_status[0]"
-        assert spin["fields"]["state"] == "ACTIVE"
-        assert spin["reads"] >= 1000
+        for spin in spins(ready):  # another one begins if it reads something else in between
+            assert spin["register"] == "channel_status[0]"
+            assert spin["fields"]["state"] == "ACTIVE"
+            assert spin["reads"] >= 1000
     finally:
         clear(ready)
         loading.communicate(timeout=60)
