@@ -80,7 +80,7 @@ def test_down_ends_it_with_status_0(hostctl: Hostctl, session: Session) -> None:
 def test_lab_is_taken_down_even_where_nothing_can_be_written(
     hostctl: Hostctl, session: Session
 ) -> None:
-    (Path(session.facts["folder"]) / "lab.json.new").mkdir()
+    (Path(session.facts["folder"]) / ".lab.json.new").mkdir()
     assert session.interrupt() == 130
     assert hostctl.left_nothing()
 
