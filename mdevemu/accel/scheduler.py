@@ -281,6 +281,13 @@ class Flow:
             if self._lanes:
                 self._scheduler.ready(self)
 
+    def end(self) -> None:
+        """Do nothing any more: its mdev is gone."""
+        for lane in self._lanes:
+            lane.cancel()
+        self._lanes.clear()
+        self.resume()
+
 
 class Scheduler:
     """Gives each flow with work its turns.
@@ -309,7 +316,8 @@ class Scheduler:
             self._queue(flow, 0)
 
     def drop(self, flow: Flow) -> None:
-        """Forget a flow whose mdev is gone."""
+        """Forget a flow whose mdev is gone, with all that it has to do."""
+        flow.end()
         flow.queued = False
         self._ready = [entry for entry in self._ready if entry[-1] is not flow]
         heapq.heapify(self._ready)

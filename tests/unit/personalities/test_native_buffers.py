@@ -249,6 +249,17 @@ def test_windows_that_are_all_taken_away_leave_what_is_mapped(either):
     assert either.mdev.port.read(either.mdev.space.attached.hbm_at + at, 8) == b"\x66" * 8
 
 
+def test_mdev_that_is_removed_while_its_limit_has_it_rest_scrubs_no_more(owner):
+    owner.bench.parent.set_limit(owner.mdev, "bandwidth", MIB)
+    owner.must(FREE, owner.must(ALLOCATE, MIB))
+    owner.bench.work()
+    assert 0 < owner.used[2] < MIB  # it rests
+    owner.must(ALLOCATE, MIB)  # which the removal has to scrub
+    owner.bench.parent.remove(owner.mdev)
+    owner.bench.skip(10 * 10**9)
+    assert not owner.bench.parent.step()
+
+
 # Moves.
 
 
