@@ -7,7 +7,7 @@ and has answered before anything that it led to is given back.
 
 import errno
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from mdevemu.errors import RequestError
@@ -156,7 +156,7 @@ class AddressSpace:
                 self._table.map(iova, lent.base + offset, size, writable=writable)
             except Exhausted:
                 # Some of it was there for a while, for the device to see.
-                self._take_away(iova, size, lent)
+                self._take_away([(iova, size)], lent)
                 raise _exhausted() from None
             lent.windows += 1
             self._remember(at, iova, _Window(size, lent, offset))
@@ -178,7 +178,7 @@ class AddressSpace:
         if window.lent is not None:
             window.lent.windows -= 1
         if window.mapped:
-            self._take_away(iova, size, window.lent)
+            self._take_away([(iova, size)], window.lent)
 
     def clear(self) -> None:
         """Take every window away; the HBM stays, and is reachable throughout.
@@ -211,7 +211,7 @@ class AddressSpace:
         try:
             self._table.map(self.attached.hbm_at, hpa, size, writable=True)
         except Exhausted:
-            self._take_away(self.attached.hbm_at, size, None)
+            self._take_away([(self.attached.hbm_at, size)])
             raise _exhausted() from None
         self._hbm = size
 
@@ -230,12 +230,16 @@ class AddressSpace:
                 start, end = end, end + size
                 self._table.map(self.attached.hbm_at + start, hpa, size, writable=writable)
         except Exhausted:
-            self.unmap_runs(at, end - at)
+            self.unmap_runs([(at, end - at)])
             raise _exhausted() from None
 
-    def unmap_runs(self, at: int, size: int) -> None:
-        """Take them away again; nothing of them is reachable or cached on return."""
-        self._take_away(self.attached.hbm_at + at, size, None)
+    def unmap_runs(self, mapped: Collection[tuple[int, int]]) -> None:
+        """Take what was mapped at addresses, so many bytes at each, away again in one step.
+
+        Nothing of it is reachable or cached on return.
+        """
+        if mapped:
+            self._take_away([(self.attached.hbm_at + at, size) for at, size in mapped])
 
     def close(self) -> None:
         """Give up windows, HBM and place at the IOMMU; every access faults from now on."""
@@ -270,15 +274,16 @@ class AddressSpace:
         try:
             self._table.map(iova, Hpa(self._far_base + iova), size, writable=writable)
         except Exhausted:
-            self._take_away(iova, size, None)
+            self._take_away([(iova, size)])
             raise _exhausted() from None
         return True
 
-    def _take_away(self, iova: int, size: int, lent: _Lent | None) -> None:
+    def _take_away(self, mapped: Collection[tuple[int, int]], lent: _Lent | None = None) -> None:
         """Clear entries; tables and file are given back after the IOMMU forgot them."""
-        emptied = self._table.unmap(iova, size)
-        # A table that went leaves more behind than one address can name.
-        single = not emptied and not size & size - 1 and not iova & size - 1
+        emptied = [table for at, size in mapped for table in self._table.unmap(at, size)]
+        iova, size = next(iter(mapped))
+        # More than one, or a table that went, leave more behind than one address can name.
+        single = len(mapped) == 1 and not emptied and not size & size - 1 and not iova & size - 1
 
         def give_back() -> None:
             self._table.release(emptied)

@@ -49,7 +49,7 @@ class Mmu:
         """
         size = sum(count for _, count in places)
         if at is None:
-            at = self._room(places[0][0], size)
+            at = self._room(places, size)
         if at is None or at < MMU_AT or at % PAGE or not self._free.free(at - MMU_AT, size + PAGE):
             return None
         try:
@@ -66,12 +66,15 @@ class Mmu:
         size = self._sizes.pop(at)
         del self._starts[bisect_right(self._starts, at) - 1]
         self._free.give(at - MMU_AT, size + PAGE)
-        self._space.unmap_runs(at, size)
+        self._space.unmap_runs([(at, size)])
 
     def clear(self) -> None:
-        """Map nothing any more."""
-        for at in list(self._starts):
-            self.unmap(at)
+        """Map nothing any more; see ``unmap``."""
+        for at, size in self._sizes.items():
+            self._free.give(at - MMU_AT, size + PAGE)
+        gone, self._sizes = self._sizes, {}
+        self._starts.clear()
+        self._space.unmap_runs(gone.items())
 
     def missing(self, at: int, size: int) -> int | None:
         """The first of these bytes that is not mapped; None if all are."""
@@ -79,8 +82,15 @@ class Mmu:
         end = self._starts[index] + self._sizes[self._starts[index]] if index >= 0 else 0
         return None if at + size <= end else max(at, end)
 
-    def _room(self, hpa: Hpa, size: int) -> int | None:
-        """The lowest address with room: such that a large mapping can have large pages."""
+    def _room(self, places: Places, size: int) -> int | None:
+        """The lowest address with room: such that the largest of them can have large pages."""
         align = GRANULE if size >= GRANULE else PAGE
         start = self._free.find(size + align)
-        return None if start is None else MMU_AT + start + (hpa - MMU_AT - start) % align
+        if start is None:
+            return None
+        largest = wanted = before = 0
+        for hpa, count in places:
+            if count > largest:
+                largest, wanted = count, hpa - before
+            before += count
+        return MMU_AT + start + (wanted - MMU_AT - start) % align

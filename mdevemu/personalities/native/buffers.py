@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from mdevemu.personalities.native.device import Native
 
 MAX_BUFFERS = 4096
+MAX_RUNS = 1024
+"""Pieces of HBM that one buffer is made of, at most: a command about it is done at once."""
+MAX_PIECES = 16384
+"""Pieces that all buffers, and what is still to be scrubbed, have together, at most: they are
+saved in one record, and a reset looks at each."""
 
 
 class RangeState(enum.IntEnum):
@@ -56,6 +61,7 @@ class Buffers:
         self._device = device
         self._free = Ranges(device.hbm_size)
         self._runs: dict[int, list[tuple[int, int]]] = {}  # of each buffer, by its address
+        self._pieces = 0  # of all buffers
         self.scrubber = Scrubber(device, self._free)
         self.used = self.high_water = 0
 
@@ -93,7 +99,7 @@ class Buffers:
 
     def scrub(self, dirty: Iterable[tuple[int, int]]) -> None:
         """Scrub what was others' before a reset; none of it is in use."""
-        for at, size in dirty:
+        for at, size in sorted(dirty):
             self._free.take(at, size)
             self.scrubber.add(at, size)
 
@@ -130,8 +136,9 @@ class Buffers:
                     self._keep(found.offset, self._mapped(found, saved))
                 case _:
                     raise StateError(f"buffer {found.offset:#x} in state {found.state}")
-        fits = self.used <= self.high_water <= self._device.hbm_size
-        if len(self._runs) > MAX_BUFFERS or not fits:
+            if len(self._runs) > MAX_BUFFERS or self._all_pieces > MAX_PIECES:
+                raise StateError(f"{len(self._runs)} buffers, {self._all_pieces} pieces of HBM")
+        if not self.used <= self.high_water <= self._device.hbm_size:
             raise StateError(f"{self.used} bytes in buffers, at most {self.high_water}")
 
     def _mapped(self, wanted: HbmRange, saved: Saved) -> list[tuple[int, int]]:
@@ -143,6 +150,8 @@ class Buffers:
         runs: list[tuple[int, int]] = []
         left = wanted.size
         while left > 0 and (run := saved.take(HbmRange)).state == RangeState.RUN:
+            if len(runs) == MAX_RUNS:
+                break
             runs.append(self._taken(run))
             left -= run.size
         if left or not runs or self._device.slice.mmu.map(runs, wanted.offset) is None:
@@ -163,9 +172,15 @@ class Buffers:
 
     # What a driver wants.
 
+    @property
+    def _all_pieces(self) -> int:
+        """Pieces of buffers, and those to be scrubbed."""
+        return self._pieces + len(self.scrubber.ranges)
+
     def _keep(self, at: int, runs: list[tuple[int, int]]) -> None:
         """There is one more buffer, of what is not free any more."""
         self._runs[at] = runs
+        self._pieces += len(runs)
         self.used += sum(size for _, size in runs)
 
     def _allocate(self, size: int, *, mapped: bool) -> tuple[HbmStatusCode, int]:
@@ -176,10 +191,12 @@ class Buffers:
             return HbmStatusCode.NO_ROOM, 0
         if mapped:
             runs = self._free.gather(size)
-            at = self._device.slice.mmu.map(runs)
         else:
-            at = self._free.find(size)
-            runs = [(at or 0, size)]
+            start = self._free.find(size)
+            runs = [] if start is None else [(start, size)]
+        if not 1 <= len(runs) <= MAX_RUNS or self._all_pieces + len(runs) > MAX_PIECES:
+            return HbmStatusCode.NO_ROOM, 0
+        at = self._device.slice.mmu.map(runs) if mapped else runs[0][0]
         if at is None:
             return HbmStatusCode.NO_ROOM, 0
         for run in runs:
@@ -194,6 +211,7 @@ class Buffers:
         runs = self._runs.pop(at, None)
         if runs is None:
             return HbmStatusCode.NO_BUFFER
+        self._pieces -= len(runs)
         self._device.sharing.withdraw(at)
         if at >= MMU_AT:
             self._device.slice.mmu.unmap(at)

@@ -219,6 +219,18 @@ def test_clear_takes_windows_and_leaves_the_hbm(host):
     space.clear()
 
 
+def test_runs_that_are_taken_away_together_are_gone_and_others_are_there(host):
+    space = host.space()
+    port, places = ready(space), [n * 2 * PAGE for n in range(4)]
+    for at in places:
+        space.map_runs(at, [(Hpa(HBM + at), PAGE)], writable=True)
+        port.read(Iova(HBM_IOVA + at), 8)  # and so it is cached
+    space.unmap_runs([(at, PAGE) for at in places[:3]])
+    for at in places[:3]:
+        assert cause(lambda at=at: port.read(Iova(HBM_IOVA + at), 8)) == Cause.READ_PAGE_FAULT
+    port.read(Iova(HBM_IOVA + places[3]), 8)
+
+
 def test_hbm_is_the_slices_own_and_ends_where_it_ends(host):
     one, other = host.space(), host.space()
     one.map_hbm(HBM, 2 * MIB)

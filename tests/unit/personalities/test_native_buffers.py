@@ -221,13 +221,67 @@ def test_reset_unmaps_and_scrubs_what_was_mapped(either):
     assert either.look(0, MIB) == (SUCCESS, bytes(MIB))
 
 
-def test_large_mapping_has_large_pages(bench):
-    big = Owner(Bench({**BASE, "type": [{"name": "native", "hbm": "16MiB"}]}))
+def owner_of(size):
+    """The owner of a slice with more HBM, in MiB."""
+    accelerator = {**BASE["accelerator"], "hbm": f"{2 * size}MiB"}
+    kind = {"name": "native", "hbm": f"{size}MiB"}
+    return Owner(Bench({**BASE, "accelerator": accelerator, "type": [kind]}))
+
+
+def test_large_mapping_has_large_pages():
+    big = owner_of(16)
     big.must(ALLOCATE, PAGE)
     tables = big.bench.parent.host.frames.used
     big.must(ALLOCATE | MAPPED, 12 * MIB)
     assert big.bench.parent.host.frames.used - tables <= 5  # three levels, and two ragged ends
     big.close()
+
+
+def test_large_piece_of_a_mapping_has_large_pages_though_a_small_one_is_before_it():
+    big = owner_of(16)
+    first = big.must(ALLOCATE, PAGE)
+    big.must(ALLOCATE, PAGE)
+    big.must(FREE, first)
+    big.bench.work()
+    tables = big.bench.parent.host.frames.used
+    big.must(ALLOCATE | MAPPED, 16 * MIB - PAGE)  # both
+    assert big.bench.parent.host.frames.used - tables <= 5
+    big.close()
+
+
+def test_mapped_buffer_has_so_many_pieces_and_no_more():
+    big = owner_of(16)
+    taken = [big.must(ALLOCATE, PAGE) for _ in range(4096)]
+    for at in taken[::2]:
+        big.must(FREE, at)
+    big.bench.work()
+    assert big.do(ALLOCATE | MAPPED, 1025 * PAGE) == (NO_ROOM, 0)
+    assert big.used[0] == 2048 * PAGE
+    for _ in range(2):
+        big.must(ALLOCATE | MAPPED, 1024 * PAGE)
+    big.close()
+
+
+def test_state_fits_in_a_stream_however_much_is_allocated_and_freed():
+    big = owner_of(128)
+    mapped = [big.must(ALLOCATE | MAPPED, PAGE) for _ in range(4095)]
+    pieces = len(mapped)
+    while (found := big.do(ALLOCATE, PAGE))[0] != NO_ROOM:
+        big.must(FREE, found[1])
+        pieces += 1
+    assert pieces == 16384
+    assert stopped(big.bench, big.mdev) is None
+    there = owner_of(128)
+    load(there.bench, there.mdev, saved(big.mdev))
+    there.function.write(7, 4, b"\x06\x00")
+    assert there.used[:3] == big.used[:3] == (4095 * PAGE, 4096 * PAGE, (16384 - 4095) * PAGE)
+    assert there.do(ALLOCATE, PAGE) == (NO_ROOM, 0)
+    there.mdev.function.migration.run()
+    there.bench.work()
+    assert there.used[2] == 0
+    there.must(ALLOCATE, PAGE)
+    for each in (big, there):
+        each.close()
 
 
 def test_device_that_has_no_tables_left_maps_nothing(owner, monkeypatch):
@@ -247,6 +301,18 @@ def test_windows_that_are_all_taken_away_leave_what_is_mapped(either):
     assert either.fill(at, PAGE, 0x66) == SUCCESS
     either.mdev.space.clear()
     assert either.mdev.port.read(either.mdev.space.attached.hbm_at + at, 8) == b"\x66" * 8
+
+
+def test_reset_of_many_mapped_buffers_leaves_none_reachable(either):
+    places = [either.must(ALLOCATE | MAPPED, pages * PAGE) for pages in (1, 2, 300)]
+    assert [either.look(at)[0] for at in places] == [SUCCESS] * 3  # and so they are cached
+    either.reset()
+    for at in places:
+        assert either.look(at)[0] == HBM_UNMAPPED
+        with pytest.raises(DmaFault):
+            either.mdev.port.read(either.mdev.space.attached.hbm_at + at, 8)
+    either.bench.work()
+    assert [either.must(ALLOCATE | MAPPED, pages * PAGE) for pages in (1, 2, 300)] == places
 
 
 def test_mdev_that_is_removed_while_its_limit_has_it_rest_scrubs_no_more(owner):
@@ -367,3 +433,26 @@ def test_buffers_that_no_driver_could_have_are_refused(bench, ranges):
     bad = [replace(high_water, value=3 * PAGE), *(HbmRange(*each) for each in ranges), end]
     with pytest.raises(StateError, match="buffer"):
         Buffers(device).load(Saved(save(bad)))
+
+
+def pages(count, state):
+    """So many pages of HBM, none beside another."""
+    return [HbmRange(2 * n * PAGE, PAGE, state) for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    "ranges",
+    [
+        pages(4097, 0),
+        [HbmRange(MMU_AT, 1025 * PAGE, 3), *pages(1025, 4)],
+        pages(16385, 1),
+    ],
+    ids=["buffers", "pieces of one", "pieces to be scrubbed"],
+)
+def test_more_than_a_driver_could_have_is_refused(ranges):
+    big = owner_of(256)
+    *_, high_water, end = list(big.mdev.personality.save())
+    state = save([replace(high_water, value=256 * MIB), *ranges, end])
+    with pytest.raises(StateError, match="buffer"):
+        Buffers(big.mdev.personality).load(Saved(state))
+    big.close()

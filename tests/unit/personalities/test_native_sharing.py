@@ -26,6 +26,7 @@ from tests.support.buffers import (
 from tests.support.moving import load, saved, stopped
 from tests.support.native import (
     DATA,
+    DESTINATION_HBM,
     HBM_UNMAPPED,
     SOURCE_HBM,
     SUCCESS,
@@ -132,6 +133,8 @@ def test_reader_cannot_write(pair):
     at, _, there = shared(red, blue, writable=0)
     assert blue.look(there)[0] == SUCCESS
     assert blue.fill(there, PAGE, 0x22) == WRITE_FAULT
+    done = blue.run("fill", DESTINATION_HBM, destination=there + 8, length=8)
+    assert (done.status, done.address) == (WRITE_FAULT, there + 8)
     assert red.look(at) == (SUCCESS, b"\x11" * PAGE)
 
 
