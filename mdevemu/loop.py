@@ -40,7 +40,7 @@ class Loop:
         self._watched: dict[int, Watch] = {}
         # What callbacks changed in the turn at hand: events of these are of the past.
         self._changed: set[int] = set()
-        # Watched to be called last, and those of them that were ready in the turn before.
+        # Watched to be called last, and those of them that were ready and have let that pass.
         self._last: set[int] = set()
         self._seen: set[int] = set()
         self._worker: Callable[[], bool] = lambda: False
@@ -57,12 +57,13 @@ class Loop:
     ) -> None:
         """Call back when a descriptor is ready; replaces what was asked for it before.
 
-        ``last``: whoever is ready in the same turn, or in the next one, comes first.
+        ``last``: whoever is ready in the same turn, or in the next that tells of it, comes first.
         """
         events = (select.EPOLLIN if readable else 0) | (select.EPOLLOUT if writable else 0)
         known = self._watched.pop(fileno, None)
         self._changed.add(fileno)
         self._last.discard(fileno)
+        self._seen.discard(fileno)
         if events:
             if last:
                 self._last.add(fileno)
@@ -129,14 +130,17 @@ class Loop:
             self._call_late(late)
 
     def _call_late(self, ready: list[int]) -> None:
-        """Call back for those that were ready in the turn before, too."""
-        seen, self._seen = self._seen, set(ready)
+        """Call back for those that were told of before; one look may not tell of all of them."""
         for fileno in ready:
-            if fileno in seen and fileno not in self._changed:
-                self._seen.remove(fileno)
-                readable, _ = self._watched[fileno]
-                assert readable is not None, "whoever comes last is watched for reading"
-                readable()
+            if fileno in self._changed:
+                continue
+            if fileno not in self._seen:
+                self._seen.add(fileno)
+                continue
+            self._seen.remove(fileno)
+            readable, _ = self._watched[fileno]
+            assert readable is not None, "whoever comes last is watched for reading"
+            readable()
 
     def _burst(self) -> bool:
         """Work for a bounded time; False when there is nothing left to do."""

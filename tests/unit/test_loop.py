@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from mdevemu.loop import BURST_NS, Loop
+from mdevemu.loop import BURST_NS, READY, Loop
 
 
 @pytest.fixture
@@ -148,6 +148,26 @@ def test_whoever_is_to_come_last_lets_a_turn_pass_and_others_go_first(loop, pair
     assert called[5:] == ["again"], "it is not last any more"
     here.close()
     other.close()
+
+
+def test_whoever_is_to_come_last_comes_in_the_end_however_many_others_are_always_ready(loop):
+    """One look tells of some of those that are ready, and not of two newcomers at once."""
+    called = {"one": 0, "other": 0}
+    ready = []
+
+    def always_ready(readable, **how):
+        ready.append(os.eventfd(1))
+        loop.watch(ready[-1], readable, **how)
+
+    for name in called:
+        always_ready(lambda name=name: called.update({name: called[name] + 1}), last=True)
+        for _ in range(READY - 1):
+            always_ready(lambda: None)
+    for _ in range(8):
+        loop.turn(0)
+    assert called == {"one": 2, "other": 2}
+    for each in ready:
+        os.close(each)
 
 
 def test_last_that_another_callback_forgot_is_not_called(loop, pair):
