@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from mdevemu.control import Argument, Command
 from mdevemu.definitions import Attributes
 from mdevemu.disk import Disk
-from mdevemu.errors import ConfigError, StateError
+from mdevemu.errors import ConfigError, StateError, shown
 from mdevemu.mdev import kept
 from mdevemu.mdev.kept import SUFFIX
 from mdevemu.mdev.parent import Mdev, Parent
@@ -256,5 +257,11 @@ def _unlink(path: Path) -> None:
 def _absolute(file: str) -> Path:
     path = Path(file)
     if not path.is_absolute():
-        raise ConfigError("file", f"{file!r} is not an absolute path")
+        raise ConfigError("file", f"{shown(file)} is not an absolute path")
+    try:
+        possible = path.name and b"\0" not in os.fsencode(file)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise ConfigError("file", f"{shown(file)} cannot be the name of a file")
     return path

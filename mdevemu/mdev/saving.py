@@ -4,6 +4,7 @@ Nothing here waits for the disk or for the device to come to rest, and each step
 neighbours work on.
 """
 
+import contextlib
 from collections.abc import Callable, Generator
 from dataclasses import asdict
 from functools import partial
@@ -67,7 +68,8 @@ class Save:
         self._migration = migration
         self._disk = disk
         self._former = former
-        self._file = _File(path)
+        # Another mdev may be saved to the same place at the same time: each has a draft.
+        self._file = _File(path, path.with_name(f".{path.name}.{mdev.uuid}.new"))
         self._unwritten = 0
         self._steps = self._run()
 
@@ -187,8 +189,10 @@ class _File:
         wrong: why it cannot be written; nothing is left of it then.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, scratch: Path) -> None:
+        """See ``Draft``."""
         self._path = path
+        self._scratch = scratch
         self._draft: Draft | None = None
         self.wrong: OSError | None = None
 
@@ -196,7 +200,7 @@ class _File:
         """Write more of it."""
         if self.wrong is None:
             try:
-                self._draft = self._draft or Draft(self._path, mode=0o600)
+                self._draft = self._draft or Draft(self._path, 0o600, self._scratch)
                 self._draft.write(data)
             except OSError as wrong:
                 self.wrong = wrong
@@ -210,9 +214,10 @@ class _File:
                 self.wrong = wrong
 
     def discard(self) -> None:
-        """Leave nothing of it."""
+        """Leave nothing of it, where that can be."""
         if self._draft is not None:
-            self._draft.discard()
+            with contextlib.suppress(OSError):
+                self._draft.discard()
 
 
 def _mark(first_line: bytes, memory: bytes, state: bytes) -> bytes:

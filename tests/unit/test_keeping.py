@@ -383,6 +383,10 @@ def test_one_mdev_is_saved_and_restored_by_file(folder):
     [
         ("save-state", {}, "without --state"),
         ("save-mdev", {"mdev": "red", "file": "relative"}, "not an absolute path"),
+        ("save-mdev", {"mdev": "red", "file": "/"}, "cannot be the name of a file"),
+        ("save-mdev", {"mdev": "red", "file": "/tmp/\0x"}, "cannot be the name of a file"),
+        ("save-mdev", {"mdev": "red", "file": "/tmp/\ud800"}, "cannot be the name of a file"),
+        ("restore-mdev", {"file": "/tmp/\0x"}, "cannot be the name of a file"),
         ("restore-mdev", {"file": "/nowhere/at/all"}, "No such file"),
         ("save-mdev", {"mdev": "blue", "file": "/tmp/x"}, "blue"),
     ],
@@ -392,7 +396,7 @@ def test_what_cannot_be_kept_is_refused(folder, command, given, says):
     control = serving.control()
     control("create-mdev", type="mdevemu-native", name="red")
     assert says in control.refused(command, **given)[1]
-    serving.stop()
+    assert serving.stop()[0] == 0
 
 
 def test_file_that_cannot_be_written_is_told_and_the_device_runs_on(folder):

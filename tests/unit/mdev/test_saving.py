@@ -182,10 +182,41 @@ def test_saves_of_one_mdev_come_one_after_the_other(keeping, driver, disk, tmp_p
         save(mdev=driver.mdev.name, file=str(tmp_path / name))
     while keeping.busy:
         begun = os.listdir(tmp_path)
-        assert "a" in begun or ".b.new" not in begun
+        assert "a" in begun or not any(each.startswith(".b.") for each in begun)
         if not keeping.step(others=False):
             settle(disk)
     assert len({(tmp_path / name).read_bytes() for name in "ab"}) == 1
+
+
+def test_two_mdevs_that_are_saved_to_one_file_leave_one_of_them_whole(
+    keeping, driver, disk, tmp_path
+):
+    bench = driver.bench
+    two = [driver.mdev, bench.mdev()]
+    save = next(each.run for each in keeping.commands() if each.name == "save-mdev")
+    for mdev in two:
+        mdev.function.write(HBM_BAR, 0, os.urandom(1 << 20))
+        save(mdev=mdev.name, file=str(tmp_path / "a"))
+    run(keeping, disk)
+    assert os.listdir(tmp_path) == ["a"]
+    for mdev in two:
+        bench.parent.remove(mdev)
+    keeping.restore(tmp_path / "a")
+    assert len(bench.parent.mdevs) == 1
+
+
+def test_draft_that_cannot_be_removed_keeps_no_other_save_waiting(tmp_path, disk, driver):
+    driver.function.write(HBM_BAR, 0, os.urandom(1 << 20))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    save = begin(driver.mdev, folder / "a", disk)
+    while not list(folder.iterdir()):
+        if not save.step():
+            settle(disk)
+    folder.rename(tmp_path / "elsewhere")
+    folder.touch()
+    save.give_up()
+    assert finish(begin(driver.mdev, tmp_path / "a", disk), disk).written
 
 
 def test_restored_device_still_rests_when_it_was_saved(keeping, driver, disk, tmp_path):
