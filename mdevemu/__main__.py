@@ -12,7 +12,7 @@ import click
 
 from mdevemu.describe import FORMATS
 from mdevemu.emulator import CONTROL_SOCKET, Emulator
-from mdevemu.errors import ConfigError
+from mdevemu.errors import ConfigError, complain
 from mdevemu.garbage import Residents
 from mdevemu.iommu import bench, verify
 from mdevemu.personalities import registry
@@ -79,7 +79,7 @@ def serve(
     Residents(emulator.trace, len(emulator.parent.mdevs))
     lost = emulator.serve(lambda: print(ready, flush=True))
     for line in lost:
-        click.echo(f"mdevemu: {line}", err=True)
+        complain(line)
     sys.exit(int(bool(lost)))
 
 

@@ -4,7 +4,6 @@ import errno
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from mdevemu.control import Argument, Command, Control
 from mdevemu.coverage import Coverage
 from mdevemu.definitions import Attributes, Definition, Definitions
 from mdevemu.disk import Disk
-from mdevemu.errors import ConfigError, shown
+from mdevemu.errors import ConfigError, complain, shown
 from mdevemu.faults import Faults
 from mdevemu.following import Following
 from mdevemu.inspection import Inspection
@@ -352,7 +351,7 @@ class Emulator:
 
     def _not_started(self, uuid: str, wrong: ConfigError) -> None:
         self.trace.emit("mdev.not_started", uuid=uuid, why=str(wrong))
-        print(f"mdevemu: {uuid} is not started: {wrong}", file=sys.stderr, flush=True)
+        complain(f"{uuid} is not started: {wrong}")
 
     def _remove_named(self, uuid: str, force: bool = False) -> dict[str, object]:
         mdev = self.parent.find(uuid)

@@ -13,9 +13,11 @@
 A bug of ours is an AssertionError, and nothing catches it.
 """
 
+import contextlib
 import difflib
 import errno
 import os
+import sys
 from collections.abc import Iterable
 
 
@@ -122,6 +124,12 @@ def shown(value: object) -> str:
     except (ValueError, RecursionError):  # a number of thousands of digits; lists without end
         text = f"this {type(value).__name__}"
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
+
+
+def complain(line: str) -> None:
+    """Tell the operator on stderr while we go on, also if that is a log that cannot grow."""
+    with contextlib.suppress(OSError):
+        print(f"mdevemu: {line}", file=sys.stderr, flush=True)
 
 
 def unknown(what: str, given: object, accepted: Iterable[str]) -> str:

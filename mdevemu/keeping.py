@@ -3,14 +3,13 @@
 import contextlib
 import errno
 import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mdevemu.control import Argument, Command
 from mdevemu.definitions import Attributes
 from mdevemu.disk import Disk
-from mdevemu.errors import ConfigError, StateError, shown
+from mdevemu.errors import ConfigError, StateError, complain, shown
 from mdevemu.mdev import kept
 from mdevemu.mdev.kept import SUFFIX
 from mdevemu.mdev.parent import Mdev, Parent
@@ -181,7 +180,7 @@ class Keeping:
             if self._complaints.get(mdev.uuid) == reason:
                 return
             self._complaints[mdev.uuid] = reason
-            print(f"mdevemu: {line}", file=sys.stderr, flush=True)
+            complain(line)
         self._tell(NOT_SAVED, _facts(mdev, path) | {"reason": reason})
 
     # In.
@@ -194,7 +193,9 @@ class Keeping:
         """
         if self._folder is not None:
             for path in sorted(self._folder.glob(f"*{SUFFIX}")):
-                self.restore(path, reprogrammed=True)
+                uuid = self.restore(path, reprogrammed=True)["uuid"]
+                if path.name != f"{uuid}{SUFFIX}":  # it would come back after its removal
+                    raise ConfigError(str(path), f"has mdev {uuid}, which is not its name")
 
     def restore(self, path: Path, *, reprogrammed: bool = False) -> dict[str, object]:
         """Bring back the mdev of a file; it rests until a client reaches its BARs.

@@ -4,6 +4,7 @@ A file begins with a line of JSON.  See ``mdevemu.durable`` for how it is writte
 """
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,12 +14,13 @@ from typing import Any
 from mdevemu.definitions import Attributes
 from mdevemu.errors import ConfigError, shown
 from mdevemu.profile import Place
-from mdevemu.units import KIB, MIB
+from mdevemu.units import MIB
 
 SUFFIX = ".mdev"
 PART = MIB
 """Bytes that are read in one step."""
-LONGEST_LINE = 4 * KIB
+LONGEST_LINE = 4 * MIB
+"""Bytes of the first line: more than control clients can give an mdev in names and attributes."""
 FORMAT = 2
 
 
@@ -58,7 +60,7 @@ def read(path: Path) -> tuple[Definition, Iterator[bytes]]:
     """
     try:
         # The generator closes it, or whoever collects the generator.
-        file = path.open("rb")
+        file = open(path, "rb", opener=_at_once)  # noqa: SIM115
     except OSError as wrong:
         raise _cannot(path, wrong) from None
 
@@ -107,6 +109,11 @@ def _definition(path: Path, line: bytes) -> Definition:
         if type(value) is not str:
             raise ConfigError(f"{path}: attributes: {name}", f"{shown(value)} is no str")
     return Definition(**given, attributes=tuple(attributes.items()))
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open what is there, and do not wait for a writer if that is a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _cannot(path: Path, wrong: OSError) -> ConfigError:

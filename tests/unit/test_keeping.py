@@ -1,6 +1,7 @@
 """Saved mdevs: from one run of the emulator to the next, and from file to file."""
 
 import json
+import os
 import signal
 import uuid as uuids
 
@@ -33,8 +34,8 @@ def folder():
         yield made
 
 
-def start(folder, *options):
-    return Serving(folder, "--state", str(folder / "state"), *options)
+def start(folder, *options, **wanted):
+    return Serving(folder, "--state", str(folder / "state"), *options, **wanted)
 
 
 def end(serving, number=signal.SIGTERM):
@@ -277,6 +278,17 @@ def test_what_cannot_be_saved_by_the_clock_is_told_once(folder):
     assert (code, named) == (0, ["red", "blue", "blue"])
 
 
+def test_complaint_that_cannot_be_written_ends_nothing(folder):
+    """The disk that takes no state may be that of the log."""
+    serving = start(folder, "--save-every", "0.1", prefix=("sh", "-c", 'exec "$@" 2>/dev/full', ""))
+    control = serving.control()
+    (folder / "state").rename(folder / "elsewhere")
+    control("create-mdev", type="mdevemu-native")
+    control.event("MDEV_NOT_SAVED")
+    control("query-status")
+    assert end(serving) == (1, "", "")
+
+
 def test_interval_without_a_folder_is_refused(folder):
     code, _, err = ended(serve(folder, "--save-every", "1"))
     assert (code, err) == (2, "mdevemu: --save-every: needs --state FOLDER to save to\n")
@@ -342,6 +354,18 @@ def test_broken_file_is_an_error_that_names_it_and_stays(folder, spoil, says):
     assert [each.name for each in (folder / "run").iterdir() if each.is_socket()] == []
 
 
+def test_file_of_another_name_is_refused_since_it_would_outlive_its_mdev(folder):
+    serving = start(folder)
+    serving.control()("create-mdev", type="mdevemu-native")
+    end(serving)
+    (file,) = (folder / "state").iterdir()
+    other = file.rename(file.with_stem("backup"))
+    failing = ended(serve(folder, "--state", str(folder / "state")))
+    says = f"mdevemu: {other}: has mdev {file.stem}, which is not its name\n"
+    assert (failing[0], failing[2]) == (2, says)
+    assert [each.name for each in (folder / "run").iterdir() if each.is_socket()] == []
+
+
 def test_mdevs_come_back_where_they_were(folder):
     serving = start(folder)
     control = serving.control()
@@ -375,6 +399,14 @@ def test_one_mdev_is_saved_and_restored_by_file(folder):
     guest.attach(back["socket"])
     assert guest.read(0x28) == 0xABCD
     guest.close()
+    assert serving.stop()[0] == 0
+
+
+def test_pipe_is_no_saved_mdev_and_nobody_waits_for_a_writer(folder):
+    serving = Serving(folder)
+    os.mkfifo(folder / "pipe")
+    refused = serving.control().refused("restore-mdev", file=str(folder / "pipe"))
+    assert "is no saved mdev" in refused[1]
     assert serving.stop()[0] == 0
 
 

@@ -188,6 +188,19 @@ def test_saves_of_one_mdev_come_one_after_the_other(keeping, driver, disk, tmp_p
     assert len({(tmp_path / name).read_bytes() for name in "ab"}) == 1
 
 
+def test_mdev_with_much_to_say_of_it_comes_back(keeping, driver, disk, tmp_path):
+    mdev = driver.bench.mdev(name="x" * 10_000)
+    mdev.users = frozenset(range(10**9, 10**9 + 8000))  # as many as a socket's ACL can have
+    keeping.save_all()
+    run(keeping, disk)
+    found, parts = kept.read(tmp_path / f"{mdev.uuid}.mdev")
+    assert b"".join(parts)
+    assert (found.name, dict(found.attributes)["users"]) == (
+        mdev.name,
+        attributes.ATTRIBUTES["users"].read(mdev),
+    )
+
+
 def test_two_mdevs_that_are_saved_to_one_file_leave_one_of_them_whole(
     keeping, driver, disk, tmp_path
 ):
