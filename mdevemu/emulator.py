@@ -86,7 +86,7 @@ class Emulator:
             self.close()
             raise
         if save_every is not None:
-            self._loop.after(save_every, lambda: self.keeping.save_every(save_every))
+            self.keeping.save_every(save_every)
         if root is not None:
             start_defined(Definitions(root), spec.address, self._start_defined, self._not_started)
 
@@ -118,6 +118,7 @@ class Emulator:
     def _keep(self) -> Sequence[str]:
         """Save what the next run shall have; what could not be."""
         self._leaving = True
+        self.keeping.leave()
         self._finish_saving()
         self.keeping.lost.clear()
         self.keeping.save_all(last=True)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from mdevemu.alarms import Alarm
 from mdevemu.control import Argument, Command
 from mdevemu.definitions import Attributes
 from mdevemu.disk import Disk
@@ -58,6 +59,7 @@ class Keeping:
         self.lost: list[str] = []
         self._saves: list[Save] = []
         self._turn = 0
+        self._every: Alarm | None = None
         # Of those in the folder: what engines had done for each, and the mark of its file.
         self._marks: dict[str, tuple[int, bytes]] = {}
         self._complaints: dict[str, str] = {}
@@ -113,15 +115,24 @@ class Keeping:
     # Out.
 
     def save_every(self, interval: int) -> None:
-        """Save to the folder what is not as it is there; again and again, after nanoseconds."""
+        """Save what is not as it is in the folder, again and again after so many nanoseconds."""
         assert self._folder is not None, "there is a folder to save to"
-        self._parent.scheduler.alarms.after(interval, lambda: self.save_every(interval))
+        alarms = self._parent.scheduler.alarms
+        self._every = alarms.after(interval, lambda: self._save_changed(interval))
+
+    def _save_changed(self, interval: int) -> None:
+        self.save_every(interval)
         for mdev in self._parent.mdevs.values():
             work, mark = self._marks.get(mdev.uuid, (0, b""))
             if not any(each.mdev is mdev for each in self._saves):
                 # What has worked since is not as it was: that need not be looked at.
                 former = mark if work == mdev.flow.work else b""
                 self._save(mdev, self._place(mdev), former, asked=False)
+
+    def leave(self) -> None:
+        """Save nothing by the clock any more: what is begun comes to an end."""
+        if self._every is not None:
+            self._every.cancel()
 
     def save_all(self, *, last: bool = False) -> None:
         """Save every mdev to the folder; ``last``: they rest afterwards, as we go."""

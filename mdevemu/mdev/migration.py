@@ -20,7 +20,7 @@ from mdevemu.pci.function import Function
 from mdevemu.profile.types import MdevType
 from mdevemu.registers import Bank, saving
 
-CLIENT, OPERATOR, RESTORED = "client", "operator", "restored"
+CLIENT, OPERATOR, LEAVING, RESTORED = "client", "operator", "leaving", "restored"
 """Who may want the device at rest."""
 
 OF_THE_FUNCTION = ("pci", "config")
@@ -107,6 +107,7 @@ class Migration:
 
     Attributes:
         loading: a stream is coming in.
+        loads: how many streams came in.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class Migration:
     ) -> None:
         self.personality = personality
         self.partition = partition
+        self.loads = 0
         self._kind = kind
         self._function = function
         self._out: Outgoing | None = None
@@ -148,9 +150,9 @@ class Migration:
 
     # For the operator, who need not know what a client is at.
 
-    def hold(self, done: Done) -> None:
-        """See ``stop``; until ``release``, whatever the client says."""
-        self.personality.rest.stop(OPERATOR, done)
+    def hold(self, done: Done, *, last: bool = False) -> None:
+        """See ``stop``; until ``release``, whatever the client says; ``last``: for good."""
+        self.personality.rest.stop(LEAVING if last else OPERATOR, done)
 
     def release(self) -> None:
         """Go on, unless the client stopped the device."""
@@ -213,6 +215,7 @@ class Migration:
 
     def load(self, *, reprogrammed: bool = False) -> None:
         """A stream comes in; the device is as reset from now on, and its HBM is empty."""
+        self.loads += 1
         self._reset()
         sizes = {name: saving.size_saved(bank.kind) for name, bank in self.banks.items()}
         self._in = Incoming(self.shape, sizes, self._store, reprogrammed)

@@ -5,6 +5,7 @@ neighbours work on.
 """
 
 import contextlib
+import errno
 from collections.abc import Callable, Generator
 from dataclasses import asdict
 from functools import partial
@@ -105,13 +106,15 @@ class Save:
             yield from self._look(first)
             if self.mark == self._former:
                 return
-        out = self._migration.outgoing()
+        out, loads = self._migration.outgoing(), self._migration.loads
         yield from self._append(first)
         if not self.last:
             yield from self._pass(out.step)
         yield from self._rest()
         out.rest()
         yield from self._pass(out.step)
+        if self._migration.loads != loads:
+            raise RequestError(errno.EBUSY, "its client loaded another state meanwhile")
         self.mark = _mark(first, out.digest(), out.state)
         yield from self._do(self._file.publish)
         self.written = True
@@ -144,7 +147,7 @@ class Save:
             RequestError: it cannot come to rest.
         """
         found: list[RequestError | None] = []
-        self._migration.hold(found.append)
+        self._migration.hold(found.append, last=self.last)
         while not found:
             yield False
         if found[0] is not None:

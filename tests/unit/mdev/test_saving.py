@@ -39,6 +39,13 @@ def settle(disk):
     disk.settle()
 
 
+def drain(disk):
+    over = []
+    disk.do(lambda: None, lambda: over.append(None))
+    while not over:
+        settle(disk)
+
+
 def begin(mdev, path, disk, former=b"", last=False):
     return Save(mdev, mdev.function.migration, path, disk, former, last=last, asked=True)
 
@@ -156,8 +163,7 @@ def test_disk_that_is_full_is_told_and_nothing_is_left(tmp_path, disk, driver):
     (tmp_path / "a").mkdir()
     save = finish(begin(driver.mdev, tmp_path / "a", disk), disk)
     assert "irectory" in save.wrong
-    disk.do(lambda: None)
-    settle(disk)
+    drain(disk)
     assert os.listdir(tmp_path) == ["a"]
 
 
@@ -186,6 +192,45 @@ def test_saves_of_one_mdev_come_one_after_the_other(keeping, driver, disk, tmp_p
         if not keeping.step(others=False):
             settle(disk)
     assert len({(tmp_path / name).read_bytes() for name in "ab"}) == 1
+
+
+def test_device_that_was_saved_for_the_last_time_rests_whatever_is_saved_later(
+    keeping, driver, disk
+):
+    keeping.save_all(last=True)
+    run(keeping, disk)
+    keeping.save_all()
+    run(keeping, disk)
+    assert driver.mdev.personality.rest.holders
+
+
+def test_nothing_is_saved_by_the_clock_when_we_go(keeping, driver, disk):
+    keeping.save_every(1000)
+    for _ in range(2):
+        driver.bench.skip(1000)
+        assert keeping.busy
+        run(keeping, disk)
+    keeping.leave()
+    driver.bench.skip(1000)
+    assert not keeping.busy
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_state_that_a_client_loads_is_not_saved_with_what_was_before(tmp_path, disk, driver, whole):
+    migration = driver.mdev.function.migration
+    driver.function.write(HBM_BAR, 0, os.urandom(4 << 20))
+    assert stopped(driver.bench, driver.mdev) is None
+    other = saved(driver.mdev)
+    save = begin(driver.mdev, tmp_path / "a", disk, last=True)
+    for _ in range(8):
+        save.step()
+    migration.load()
+    migration.write(other if whole else other[: 1 << 20])
+    if whole:
+        migration.finish()
+    assert "another state" in finish(save, disk).wrong
+    drain(disk)
+    assert os.listdir(tmp_path) == []
 
 
 def test_mdev_with_much_to_say_of_it_comes_back(keeping, driver, disk, tmp_path):
