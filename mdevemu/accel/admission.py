@@ -2,12 +2,16 @@
 
 from collections import deque
 from collections.abc import Generator, Sequence
+from operator import itemgetter
 from typing import TypeAlias
 
 from mdevemu.accel.scheduler import Lane
 
 Entering: TypeAlias = Generator[int, None, None]
 """Part of a piece of work, see ``mdevemu.accel.scheduler.Work``."""
+
+Ticket: TypeAlias = tuple[int, Lane]
+"""Who waits, and when he came."""
 
 
 class Places:
@@ -36,15 +40,15 @@ class Places:
         self._tickets += 1
         return self._tickets
 
-    def first(self) -> "Admission | None":
-        """Whose oldest waiting command is the next to get a place that is free for it."""
-        able = [each for each in self._admissions if each.waiting and each.room]
-        return min(able, key=lambda each: each.waiting[0][0]) if able else None
+    def first(self) -> Ticket | None:
+        """Who has waited longest for a shared place, if one is free.
 
-    def wake(self) -> None:
-        """Let the next one know, if there is one."""
-        if first := self.first():
-            first.waiting[0][1].wake()
+        Who has a reserved place waits for none: it is his whatever became of others.
+        """
+        if self.taken == self.shared:
+            return None
+        heads = [each.waiting[0] for each in self._admissions if each.waiting and not each.spare]
+        return min(heads, key=itemgetter(0), default=None)
 
 
 class Admission:
@@ -60,37 +64,50 @@ class Admission:
         self._places = places
         self.reserved = reserved
         self.taken = 0
-        self.waiting: deque[tuple[int, Lane]] = deque()
+        self.waiting: deque[Ticket] = deque()
         places.add(self)
 
     @property
-    def room(self) -> bool:
-        """There is a free place for one more."""
-        return self.taken < self.reserved or self._places.taken < self._places.shared
+    def spare(self) -> bool:
+        """A reserved place is free."""
+        return self.taken < self.reserved
 
     def enter(self, lane: Lane) -> Entering:
         """Take a place for a command of this lane, once there is one."""
-        if self.room and self._places.first() is None:
+        if self._free(None):
             self._take()
             return
         mine = self._places.ticket(), lane
         self.waiting.append(mine)
         try:
-            while self.waiting[0] is not mine or self._places.first() is not self:
+            while not self._free(mine):
                 lane.park()
                 yield lane.between(0)
             self._take()
         finally:
             self.waiting.remove(mine)
             # Whoever is first now may have a place already, and nobody else tells it.
-            self._places.wake()
+            self._wake()
 
     def leave(self) -> None:
         """Give the place back."""
         assert self.taken > 0
         self.taken -= 1
         self._places.taken -= self.taken >= self.reserved
-        self._places.wake()
+        self._wake()
+
+    def _free(self, ticket: Ticket | None) -> bool:
+        """A place is free, and who has this ticket is next; None comes behind all that wait."""
+        if self.spare:
+            return (self.waiting[0] if self.waiting else None) is ticket
+        return self._places.taken < self._places.shared and self._places.first() is ticket
+
+    def _wake(self) -> None:
+        """Let those know who are next."""
+        if self.waiting and self.spare:
+            self.waiting[0][1].wake()
+        if first := self._places.first():
+            first[1].wake()
 
     def _take(self) -> None:
         self._places.taken += self.taken >= self.reserved

@@ -18,9 +18,9 @@ class Hall:
     work: Scheduler = field(default_factory=lambda: Scheduler(lambda: 0))
     inside: list = field(default_factory=list)
 
-    def come(self, *admissions):
+    def come(self, *admissions, flow=None):
         """A command that wants in; its lane."""
-        lane = self.work.flow(1).lane(pytest.fail)
+        lane = (flow or self.work.flow(1)).lane(pytest.fail)
         lane.submit(self._visit(lane, admissions))
         self.run()
         return lane
@@ -108,6 +108,26 @@ def test_place_of_one_that_is_cancelled_on_its_way_in_is_for_the_next(hall):
     assert hall.inside == []
     hall.cancel(second)
     assert hall.inside == [third]
+
+
+def test_reserved_place_waits_for_nobody_whose_turn_does_not_come(hall):
+    """Who is limited has to rest, and may be next for a shared place meanwhile."""
+    places = Places(2)
+    one, other = Admission(places, 1), Admission(places)
+    theirs, slow = hall.come(other), hall.work.flow(1)
+    late = hall.come(other, flow=slow)
+    slow.pace = lambda cost: 1000
+    hall.come(flow=slow)
+    hall.go(theirs)
+    mine = hall.come(one)
+    assert mine in hall.inside
+    assert late not in hall.inside
+    next_one = hall.come(one)
+    hall.go(mine)
+    assert next_one in hall.inside
+    slow.resume()
+    hall.run()
+    assert late in hall.inside
 
 
 @given(
