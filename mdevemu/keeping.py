@@ -142,11 +142,14 @@ class Keeping:
 
     def end(self, mdev: Mdev) -> None:
         """An mdev is no more: nor are its saves."""
-        self._marks.pop(mdev.uuid, None)
-        self._complaints.pop(mdev.uuid, None)
         for save in [each for each in self._saves if each.mdev is mdev]:
             save.give_up()
-            self._over(save)
+            if save.asked:
+                self._over(save)
+            else:
+                self._saves.remove(save)  # which nobody misses
+        self._marks.pop(mdev.uuid, None)
+        self._complaints.pop(mdev.uuid, None)
 
     def forget(self, mdev: Mdev) -> None:
         """An mdev, which is no more, was removed for good: it does not come back."""

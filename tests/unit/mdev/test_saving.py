@@ -9,6 +9,7 @@ import pytest
 from mdevemu.disk import Disk
 from mdevemu.keeping import OTHERS, Keeping
 from mdevemu.mdev import attributes, kept
+from mdevemu.mdev.contents import Contents
 from mdevemu.mdev.saving import Save
 from tests.support.bench import Bench
 from tests.support.moving import Busy, load, saved, stopped
@@ -140,6 +141,28 @@ def test_whatever_changes_is_written(tmp_path, disk, driver, change):
     assert finish(begin(driver.mdev, tmp_path / "a", disk), disk).mark == again.mark
 
 
+# How long a step is.
+
+
+def test_memory_is_looked_through_as_it_is_told(driver):
+    """Guests can scatter as many pages as they like: to find them all takes long."""
+    file = driver.mdev.partition.file.fileno()
+    contents = Contents(driver.mdev.partition, at_once=1)
+    told = contents.tell()
+    os.pwrite(file, b"x", 0)
+    assert next(told)
+    os.pwrite(file, b"x", driver.mdev.partition.size - 1)
+    assert len(list(told)) == 2, "what the driver wrote, and what was written just now"
+    before = contents.digest()
+    assert list(contents.tell()) == [b""] * 3
+    os.pwrite(file, b"y", 0)
+    assert len(list(filter(None, contents.tell()))) == 1
+    assert contents.digest() != before
+    os.pwrite(file, b"x", 0)
+    assert len(list(filter(None, contents.tell()))) == 1
+    assert contents.digest() == before
+
+
 # What it waits for.
 
 
@@ -202,6 +225,15 @@ def test_device_that_was_saved_for_the_last_time_rests_whatever_is_saved_later(
     keeping.save_all()
     run(keeping, disk)
     assert driver.mdev.personality.rest.holders
+
+
+def test_save_by_the_clock_of_an_mdev_that_is_removed_is_no_failure(keeping, driver, capsys):
+    keeping.save_every(1000)
+    driver.bench.skip(1000)
+    assert keeping.busy
+    keeping.end(driver.mdev)
+    assert not keeping.busy
+    assert capsys.readouterr().err == ""
 
 
 def test_nothing_is_saved_by_the_clock_when_we_go(keeping, driver, disk):
