@@ -182,7 +182,8 @@ def shortage(log: Path) -> str | None:
         found = os.statvfs(log.parent)
     except OSError:
         return None
-    if found.f_bfree if os.geteuid() == 0 else found.f_bavail:
+    # One that counts no blocks, as a ramfs, says nothing of them.
+    if not found.f_blocks or (found.f_bfree if os.geteuid() == 0 else found.f_bavail):
         return None
     return f"(no space is left in {log.parent}: what came last may be missing)"
 

@@ -17,6 +17,7 @@ from hostctl.processes import (
     Identity,
     boot_id,
     identify,
+    shortage,
     spawn,
     start_time,
     stop,
@@ -152,6 +153,11 @@ def test_log_on_a_full_file_system_is_told_to_be_cut(tmp_path: Path) -> None:
     # A page has room for the second line all the same.
     assert full[0] == f"(no space is left in {tmp_path}: what came last may be missing)"
     assert fine[0] == full[1] == "first"
+
+
+def test_file_system_that_counts_nothing_is_not_told_to_be_full() -> None:
+    assert os.statvfs("/proc").f_blocks == 0
+    assert shortage(Path("/proc/log")) is None
 
 
 def test_undisturbed_block_is_finished_before_a_signal_counts() -> None:
