@@ -14,7 +14,7 @@ from mdevemu.errors import ConfigError, StateError, complain, shown
 from mdevemu.mdev import kept
 from mdevemu.mdev.kept import SUFFIX
 from mdevemu.mdev.parent import Mdev, Parent
-from mdevemu.mdev.saving import Save
+from mdevemu.mdev.saving import DRAFT, Save
 
 SAVED, NOT_SAVED = "MDEV_SAVED", "MDEV_NOT_SAVED"
 
@@ -200,12 +200,14 @@ class Keeping:
     # In.
 
     def restore_all(self) -> None:
-        """Bring back every mdev of the folder.
+        """Bring back every mdev of the folder; what a run that was killed left half is removed.
 
         Raises:
             ConfigError: a file cannot be used; it stays as it is.
         """
         if self._folder is not None:
+            for half in self._folder.glob(f".*{SUFFIX}.*{DRAFT}"):
+                _unlink(half)
             for path in sorted(self._folder.glob(f"*{SUFFIX}")):
                 uuid = self.restore(path, reprogrammed=True)["uuid"]
                 if path.name != f"{uuid}{SUFFIX}":  # it would come back after its removal

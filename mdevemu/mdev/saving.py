@@ -28,6 +28,9 @@ PART = 256 * KIB
 UNWRITTEN = 4
 """Parts that may wait for the disk; with more, the save waits for it."""
 
+DRAFT = ".new"
+"""How the name of a file ends that is not whole."""
+
 Steps = Generator[bool, None, None]
 """Each says whether anything was done but waiting."""
 
@@ -70,7 +73,7 @@ class Save:
         self._disk = disk
         self._former = former
         # Another mdev may be saved to the same place at the same time: each has a draft.
-        self._file = _File(path, path.with_name(f".{path.name}.{mdev.uuid}.new"))
+        self._file = _File(path, path.with_name(f".{path.name}.{mdev.uuid}{DRAFT}"))
         self._unwritten = 0
         self._steps = self._run()
 

@@ -194,7 +194,12 @@ def test_disk_that_is_full_is_told_and_nothing_is_left(tmp_path, disk, driver):
 def keeping(tmp_path, disk, driver):
     bench = driver.bench
     return Keeping(
-        bench.parent, tmp_path, lambda name, facts: None, lambda *_: {}, bench.clock, disk
+        bench.parent,
+        tmp_path,
+        lambda name, facts: None,
+        lambda mdev, given: {"uuid": mdev.uuid},
+        bench.clock,
+        disk,
     )
 
 
@@ -263,6 +268,20 @@ def test_state_that_a_client_loads_is_not_saved_with_what_was_before(tmp_path, d
     assert "another state" in finish(save, disk).wrong
     drain(disk)
     assert os.listdir(tmp_path) == []
+
+
+def test_what_a_run_that_was_killed_left_half_is_removed(keeping, driver, disk, tmp_path):
+    keeping.save_all()
+    run(keeping, disk)
+    (whole,) = tmp_path.iterdir()
+    driver.function.write(HBM_BAR, 0, os.urandom(1 << 20))
+    keeping.save_all()
+    while len(os.listdir(tmp_path)) < 2:
+        if not keeping.step(others=False):
+            settle(disk)
+    driver.bench.parent.remove(driver.mdev)
+    keeping.restore_all()
+    assert list(tmp_path.iterdir()) == [whole]
 
 
 def test_mdev_with_much_to_say_of_it_comes_back(keeping, driver, disk, tmp_path):
