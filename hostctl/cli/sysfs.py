@@ -1,6 +1,8 @@
 """``hostctl sysfs``: the mdev tree of a Linux host, for tools that know nothing of us."""
 
+import errno
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -8,6 +10,7 @@ import click
 from hostctl import runtime
 from hostctl.cli.options import Commands, emulator_options
 from hostctl.control import Control
+from hostctl.errors import HostError
 from hostctl.output import Output
 from hostctl.sysfs import callout
 from hostctl.sysfs.mount import check, load_binding, serve
@@ -38,8 +41,8 @@ def mount(folder: Path, lab: str | None, control: str | None) -> None:
     place = folder / "sys"
     _prepare(folder, place)
     binding = load_binding(Console(output.err))
-    output.say(f"mdev tree at {place}; Ctrl-C ends it")
-    serve(binding, lambda: Control(path), place)
+    ready = partial(output.say, f"mdev tree at {place}; Ctrl-C ends it")
+    serve(binding, lambda: Control(path), place, ready)
 
 
 def _prepare(folder: Path, place: Path) -> None:
@@ -54,4 +57,7 @@ def _prepare(folder: Path, place: Path) -> None:
         script.write_text(f"#!{sys.executable} -I\n{source}")
         script.chmod(0o755)
     except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            fix = f"umount {place}, or fusermount3 -u {place}"
+            raise HostError(f"{place} is mounted, and who served it is gone", fix) from None
         raise ConfigError(str(folder), error.strerror or str(error)) from None

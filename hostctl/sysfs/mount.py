@@ -94,10 +94,17 @@ class Files:
 
     use_ns = True
 
-    def __init__(self, connect: Callable[[], Control]) -> None:
+    def __init__(self, connect: Callable[[], Control], ready: Callable[[], None]) -> None:
         """``connect`` is called for each call, so that an emulator may come and go."""
         self._connect = connect
+        self._ready = ready
         self._since = time.time_ns()
+        self._folder = Path.cwd()
+
+    def init(self, path: str) -> None:
+        """The tree is mounted."""
+        os.chdir(self._folder)  # which libfuse has left, and where paths lead from
+        self._ready()
 
     @contextlib.contextmanager
     def _tree(self) -> Iterator[Tree]:
@@ -170,8 +177,12 @@ class Files:
         return len(data)
 
 
-def serve(binding: ModuleType, connect: Callable[[], Control], folder: Path) -> None:
+def serve(
+    binding: ModuleType, connect: Callable[[], Control], folder: Path, ready: Callable[[], None]
+) -> None:
     """Serve the tree at ``folder`` until somebody unmounts it, or ends us by a signal.
+
+    ``ready`` is called once it is mounted.
 
     Raises:
         HostError: it cannot be mounted.
@@ -179,14 +190,17 @@ def serve(binding: ModuleType, connect: Callable[[], Control], folder: Path) -> 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)  # libfuse takes those that nobody has
     live = {"direct_io": True, "attr_timeout": 0, "entry_timeout": 0, "negative_timeout": 0}
+    files = Files(connect, ready)
     try:
-        binding.FUSE(
-            Files(connect), str(folder), foreground=True, nothreads=True, fsname="mdevemu", **live
-        )
+        binding.FUSE(files, str(folder), foreground=True, nothreads=True, fsname="mdevemu", **live)
     except RuntimeError as error:
         if error.args[0] > LAST_OF_START:
             return  # a signal ended it
-        fix = f"libfuse has said above why; root without the right to mount needs {HELPER}, too"
+        fix = "libfuse has said above why; " + (
+            f"root without the right to mount needs {HELPER}, too"
+            if os.geteuid() == 0
+            else "a namespace of your own needs no helper: unshare -Urm"
+        )
         raise HostError(f"{folder} cannot be mounted", fix) from None
 
 

@@ -5,11 +5,12 @@ import json
 import os
 import re
 import stat
+import subprocess
 
 import pytest
 
-from tests.support.mdevctl import PARENT, Ours, Stock, shipped
-from tests.support.serving import short_folder
+from tests.support.mdevctl import PARENT, Ours, Stock, mounted, shipped
+from tests.support.serving import LIMIT, ROOT, short_folder
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -252,6 +253,27 @@ def test_automatic_ones_start_with_the_parent(worlds, files):
     assert status == 0
     assert [line.split()[1] for line in said.splitlines()] == [A, D]
     ours.up()
+
+
+def test_tree_whose_server_was_killed_is_told_and_can_be_unmounted(worlds):
+    _, ours = worlds
+    place = ours.root / "sys"
+    server = mounted(ours.root, ours.socket)
+    server.kill()
+    server.communicate()
+    again = subprocess.run(
+        server.args,
+        cwd=ours.folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert again.returncode == 3
+    fix = "umount root/sys, or fusermount3 -u root/sys"
+    assert again.stderr == f"error: root/sys is mounted, and who served it is gone\n  fix: {fix}\n"
+    subprocess.run(fix.replace(", or", " ||"), shell=True, cwd=ours.folder, check=True)
+    assert not os.path.ismount(place)
 
 
 # The tree itself.

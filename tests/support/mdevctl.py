@@ -35,15 +35,19 @@ def program():
 
 
 def mounted(folder, control):
-    """The process that serves the tree below ``folder``; a skip where there is no FUSE."""
+    """The process that serves the tree below ``folder``; a skip where there is no FUSE.
+
+    Its paths are relative, as they are typed.
+    """
     try:
         os.close(os.open("/dev/fuse", os.O_RDWR))
     except OSError as error:
         pytest.skip(f"/dev/fuse: {error.strerror}")
-    command = [sys.executable, "-m", "hostctl", "sysfs", "mount", str(folder)]
+    command = [sys.executable, "-m", "hostctl", "sysfs", "mount", folder.name]
     process = subprocess.Popen(
-        [*command, "--control", str(control)],
-        cwd=ROOT,
+        [*command, "--control", os.path.relpath(control, folder.parent)],
+        cwd=folder.parent,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -115,7 +119,7 @@ class Stock(World):
     def close(self):
         self.mount.send_signal(signal.SIGINT)
         _, said = self.mount.communicate(timeout=LIMIT)
-        assert self.mount.returncode == 0, said
+        assert (self.mount.returncode, said) == (0, "mdev tree at root/sys; Ctrl-C ends it\n")
         assert not os.path.ismount(self.root / "sys")
         self.down()
 
