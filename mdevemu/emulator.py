@@ -199,7 +199,6 @@ class Emulator:
                 self._set_attribute,
                 [Argument("uuid"), Argument("name"), Argument("value")],
             ),
-            Command("set-weight", self._set_weight, [Argument("uuid"), Argument("weight", "int")]),
             Command("query-counters", self._query_counters, [Argument("mdev", optional=True)]),
             *self.inspection.commands(),
             *self.faults.commands(),
@@ -373,9 +372,6 @@ class Emulator:
         self.faults.forget(mdev)
         self.parent.remove(mdev)
         self.control.event("MDEV_REMOVED", {"uuid": mdev.uuid, "name": mdev.name})
-
-    def _set_weight(self, uuid: str, weight: int) -> dict[str, object]:
-        return self._set_attribute(uuid, "weight", str(weight))
 
     def _query_attributes(self, uuid: str) -> list[dict[str, object]]:
         mdev = self.parent.find(uuid)

@@ -241,8 +241,18 @@ def test_refusals_have_their_class_and_change_nothing(serving, control, red):
             "can only be read",
         ),
         ("remove-mdev", {"uuid": "rde"}, "DeviceNotFound", "did you mean 'red'"),
-        ("set-weight", {"uuid": "blue", "weight": 1}, "DeviceNotFound", "blue"),
-        ("set-weight", {"uuid": "red", "weight": 1001}, "GenericError", "1 to 1000"),
+        (
+            "set-attribute",
+            {"uuid": "blue", "name": "weight", "value": "1"},
+            "DeviceNotFound",
+            "blue",
+        ),
+        (
+            "set-attribute",
+            {"uuid": "red", "name": "weight", "value": "1001"},
+            "GenericError",
+            "1 to 1000",
+        ),
         ("query-counters", {"mdev": "blue"}, "DeviceNotFound", "blue"),
         ("query-faults", {"mdev": "blue"}, "DeviceNotFound", "blue"),
         ("walk-iova", {"mdev": "blue", "iova": 0}, "DeviceNotFound", "blue"),
@@ -499,7 +509,7 @@ def test_walk_shows_the_way_through_the_tables(control, red, vmm):
 
 
 def test_weight_is_set_and_seen(control, red, vmm):
-    control("set-weight", uuid="red", weight=7)
+    control("set-attribute", uuid="red", name="weight", value="7")
     assert control("query-mdevs")[0]["weight"] == 7
     assert vmm.read(0x1048) == 7
 
