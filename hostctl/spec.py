@@ -96,7 +96,7 @@ def read_toml(file: Path) -> Table:
         raise ConfigError(str(file), error.strerror or str(error)) from None
     except UnicodeDecodeError:
         raise ConfigError(str(file), "is not text") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also of what is out of all proportion
         raise ConfigError(str(file), f"is not TOML: {error}") from None
 
 

@@ -42,6 +42,7 @@ class Lines:
         while isinstance(inner, dict) and inner:
             ((key, inner),) = inner.items()
             path = (*path, key)
+            self._found.setdefault(path, line)
             if isinstance(inner, list):
                 self._counts[path] = self._counts.get(path, -1) + 1
             if path in self._counts:

@@ -85,6 +85,8 @@ def test_uuid_differs_between_labs_and_mdevs_and_stays() -> None:
         ("small.toml", "dmeo", "unknown shipped profile 'dmeo'; did you mean 'demo'?"),
         ('"two"', '"Two"', "two.toml.lab.name: 'Two' is not a name"),
         ("[lab]", "[lab", "two.toml: is not TOML"),
+        ("[lab]", f"x = {'[' * 5000}", "two.toml: is not TOML"),
+        ("[lab]", f"x = {'1' * 5000}", "two.toml: is not TOML"),
         ("weight = 3", "weight = 0", "two.toml.mdev[0].weight: 0 is out of range"),
     ],
 )
