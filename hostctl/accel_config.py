@@ -138,8 +138,10 @@ def _choose(where: str, found: object, device: str | None) -> Table:
         devices[table.text("dev")] = table
     if device is None and len(devices) == 1:
         return next(iter(devices.values()))
-    if device is None or device not in devices:
-        raise ConfigError("--device", unknown("device", device or "", devices))
+    if device is None:
+        raise ConfigError("--device", f"is needed (accepted: {', '.join(sorted(devices))})")
+    if device not in devices:
+        raise ConfigError("--device", unknown("device", device, devices))
     return devices[device]
 
 

@@ -45,7 +45,9 @@ def choose(layouts: Mapping[str, Layout], label: str | None) -> tuple[str, Layou
     """
     if label is None and len(layouts) == 1:
         label = next(iter(layouts))
-    if label is None or label not in layouts:
+    if label is None:
+        raise ConfigError("LABEL", f"is needed (accepted: {', '.join(sorted(layouts)) or 'none'})")
+    if label not in layouts:
         raise ConfigError("LABEL", unknown("layout", label, layouts))
     return label, layouts[label]
 

@@ -74,7 +74,7 @@ def apply(
     """Create and remove mdevs until there is what FILE says under LABEL, or change nothing.
 
     Mdevs that are wanted and there stay, if all fits so; what is made again elsewhere keeps its
-    UUID, name and weight, and its HBM is scrubbed.  What a VMM has stays, or nothing happens.
+    UUID, name and attributes; its HBM is scrubbed.  What a VMM has stays, or nothing happens.
     """
     output = Output(json=as_json)
     with connected(lab, control) as emulator:

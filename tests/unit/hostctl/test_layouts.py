@@ -134,8 +134,8 @@ def test_mistake_in_a_toml_is_refused_by_file_and_key(tmp_path: Path) -> None:
 
 def test_label_is_needed_where_there_are_several(tmp_path: Path) -> None:
     layouts = read_layouts(written(tmp_path, OURS), TYPES)
-    for label in (None, "half"):
-        with pytest.raises(ConfigError, match=r"accepted: a mix, halves, none"):
+    for label, wrong in ((None, "is needed"), ("half", "did you mean 'halves'.")):
+        with pytest.raises(ConfigError, match=wrong + r" \(accepted: a mix, halves, none"):
             choose(layouts, label)
     assert choose({"x": {}}, None) == ("x", {})
 
