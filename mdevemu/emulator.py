@@ -57,9 +57,11 @@ class Emulator:
             ConfigError: a folder, a socket, a saved mdev or what is kept of engines cannot be
                 used; nothing is left.
         """
+        # Clients are told of files, and look for them from wherever they are.
+        state, root = state and state.absolute(), root and root.absolute()
         self.trace = Trace(clock)
         self.parent = Parent(spec, self.trace, clock)
-        self._runtime = runtime
+        self._runtime = runtime  # as it was given: names of sockets are short
         self._leaving = False
         self._servers: dict[str, Server] = {}
         self.inspection = Inspection(self.parent, self._tell)
@@ -219,7 +221,7 @@ class Emulator:
             "numa-node": parent.spec.numa_node,
             "device-id": parent.spec.device_id,
             "pid": os.getpid(),
-            "runtime": str(self._runtime),
+            "runtime": str(self._runtime.absolute()),
             "definitions": self._root and str(self._root),
             "hbm": {"total": parent.hbm.size, "free": parent.hbm.free_bytes},
             "engines": [
@@ -280,7 +282,7 @@ class Emulator:
             "attach": mdev.type.attach,
             "device-id": mdev.space.device_id,
             "pasid": mdev.space.pasid,
-            "socket": str(self._servers[mdev.uuid].path),
+            "socket": str(self._servers[mdev.uuid].path.absolute()),
             "weight": mdev.flow.weight,
             "users": sorted(mdev.users),
             "hbm": {"base": part.offset, "size": part.size, **in_use} if part else None,

@@ -21,6 +21,7 @@ from tests.support.serving import (
     ACCELERATOR,
     LIMIT,
     ROOT,
+    Control,
     Serving,
     ended,
     readiness,
@@ -661,3 +662,27 @@ def test_describe_prints_what_is_declared(form):
     )
     assert "doorbell_sq_tail" in done.stdout.lower()
     assert done.stderr == ""
+
+
+def test_clients_are_told_whole_paths_of_what_was_named_from_a_folder(folder):
+    options = ["--runtime", "run", "--root", "root", "--state", "state"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mdevemu", "serve", "demo", *options],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert readiness(process)["control"] == "run/control.sock"
+        control = Control(str(folder / "run/control.sock"))
+        facts = control("query-accelerator")
+        assert (facts["runtime"], facts["definitions"]) == (f"{folder}/run", f"{folder}/root")
+        made = control("create-mdev", type="mdevemu-half")
+        assert made["socket"] == f"{folder}/run/mdev-{made['uuid']}.sock"
+        control("save-state")
+        assert control.event("MDEV_SAVED")["file"] == f"{folder}/state/{made['uuid']}.mdev"
+        control.close()
+        process.terminate()
+    finally:
+        assert ended(process)[0] == 0
