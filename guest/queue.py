@@ -308,7 +308,9 @@ class Queue:
         return Completion(*native.COMPLETION.unpack_from(self._view, offset))
 
     def _store(self, offset: int, value: int) -> None:
-        struct.pack_into("<I", self._view, self._shadow_base + offset, value)
+        # One store: ``struct.pack_into`` makes memory zero first, which the device may see.
+        at = self._shadow_base + offset
+        self._view[at : at + 4] = value.to_bytes(4, "little")
 
     def _load(self, offset: int) -> int:
         value: int = struct.unpack_from("<I", self._view, self._shadow_base + offset)[0]

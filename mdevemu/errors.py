@@ -128,8 +128,9 @@ def shown(value: object) -> str:
 
 def complain(line: str) -> None:
     """Tell the operator on stderr while we go on, also if that is a log that cannot grow."""
-    with contextlib.suppress(OSError):
-        print(f"mdevemu: {line}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, AttributeError):  # full, or closed before we began
+        # Past Python's buffer, where it would wait for us to end, and fail again.
+        os.write(sys.stderr.fileno(), f"mdevemu: {line}\n".encode(errors="backslashreplace"))
 
 
 def unknown(what: str, given: object, accepted: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """A native device in a few lines, to drive the driver with: it executes nops, and can misbehave."""
 
+import mmap
 import os
 import struct
 
@@ -12,7 +13,7 @@ class PlainBuffer:
     def __init__(self, iova, size):
         self.iova = iova
         self.size = size
-        self.view = memoryview(bytearray(size))
+        self.view = memoryview(mmap.mmap(-1, size))  # a process that is forked has it too
 
 
 class Model:

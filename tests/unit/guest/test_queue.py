@@ -1,5 +1,7 @@
 """The driver's rings, against a device that is a few lines of Python."""
 
+import os
+import signal
 import struct
 import threading
 
@@ -94,6 +96,22 @@ def test_event_index_busy_device_is_not_rung_again(device, model):
         assert len(queue.poll()) == 4
         queue.submit(NOP)
         assert queue.doorbells == 2
+
+
+def test_device_that_looks_at_any_time_sees_an_index_old_or_new(device):
+    with Queue(device, 0, log2_entries=3, event_index=True) as queue:
+        queue.submit(NOP)
+        at = queue.rings.shadow - queue.memory.iova + native.SHADOW_SQ_TAIL
+        driver = os.fork()
+        if not driver:
+            while True:
+                queue.kick()
+        try:
+            seen = {bytes(queue.memory.view[at : at + 4]) for _ in range(1_000_000)}
+        finally:
+            os.kill(driver, signal.SIGKILL)
+            os.waitpid(driver, 0)
+        assert seen == {(1).to_bytes(4, "little")}
 
 
 def test_event_index_consumption_goes_to_the_shadow_area(device, model):
