@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hostctl.tables import Table
+from hostctl.tables import Table, choose_name
 from mdevemu.errors import ConfigError, shown, unknown
 from mdevemu.profile import AcceleratorSpec, GroupSpec, parse
 from mdevemu.units import MIB
@@ -136,13 +136,7 @@ def _choose(where: str, found: object, device: str | None) -> Table:
     for at, each in enumerate(found):
         table = Table(f"{where}: [{at}]", each)
         devices[table.text("dev")] = table
-    if device is None and len(devices) == 1:
-        return next(iter(devices.values()))
-    if device is None:
-        raise ConfigError("--device", f"is needed (accepted: {', '.join(sorted(devices))})")
-    if device not in devices:
-        raise ConfigError("--device", unknown("device", device, devices))
-    return devices[device]
+    return devices[choose_name("--device", "device", device, devices)]
 
 
 def _profile(device: Table, name: str) -> dict[str, Any]:

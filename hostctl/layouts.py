@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hostctl.spec import TYPE_PREFIX, read_toml
-from hostctl.tables import Table
+from hostctl.tables import Table, choose_name
 from mdevemu.errors import ConfigError, unknown
 
 Layout = Mapping[str, int]
@@ -43,12 +43,7 @@ def choose(layouts: Mapping[str, Layout], label: str | None) -> tuple[str, Layou
     Raises:
         ConfigError: there is none, or the label is needed.
     """
-    if label is None and len(layouts) == 1:
-        label = next(iter(layouts))
-    if label is None:
-        raise ConfigError("LABEL", f"is needed (accepted: {', '.join(sorted(layouts)) or 'none'})")
-    if label not in layouts:
-        raise ConfigError("LABEL", unknown("layout", label, layouts))
+    label = choose_name("LABEL", "layout", label, layouts)
     return label, layouts[label]
 
 

@@ -1,7 +1,7 @@
 """Typed reading of tables that others wrote: TOML files, records, replies."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from mdevemu.errors import ConfigError, MdevError, unknown
 from mdevemu.units import GIB, KIB, MIB
@@ -183,3 +183,20 @@ class Table:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._found)
+
+
+def choose_name(option: str, what: str, given: str | None, known: Collection[str]) -> str:
+    """The name that was given, or that of the only one there is.
+
+    ``option`` is how it is given, ``what`` it is the name of.
+
+    Raises:
+        ConfigError: there is none of that name, or one has to be given.
+    """
+    if given is None and len(known) == 1:
+        return next(iter(known))
+    if given is None:
+        raise ConfigError(option, f"is needed (accepted: {', '.join(sorted(known)) or 'none'})")
+    if given not in known:
+        raise ConfigError(option, unknown(what, given, known))
+    return given
