@@ -93,7 +93,7 @@ class Admission:
         """Give the place back."""
         assert self.taken > 0
         self.taken -= 1
-        self._places.taken -= self.taken >= self.reserved
+        self._places.taken -= not self.spare
         self._wake()
 
     def _free(self, ticket: Ticket | None) -> bool:
@@ -110,7 +110,7 @@ class Admission:
             first[1].wake()
 
     def _take(self) -> None:
-        self._places.taken += self.taken >= self.reserved
+        self._places.taken += not self.spare
         self.taken += 1
 
 

@@ -169,13 +169,6 @@ class Migration:
             for name, bank in self.banks.items()
         ) + stream.device(structs.save(self.personality.save()))
 
-    def whole(self, size: int) -> Iterator[bytes]:
-        """All of the stream of a device at rest, in parts of at most ``size`` bytes."""
-        out = Outgoing(self, live=False)
-        out.rest()
-        while part := out.read(size):
-            yield part
-
     def restore(self, parts: Iterable[bytes], *, reprogrammed: bool = False) -> None:
         """Be what a stream says, and rest until a client first reaches a BAR: it lends memory.
 

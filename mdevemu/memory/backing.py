@@ -135,13 +135,12 @@ class MappedFile(_Mapped):
             raise RequestError(number, f"{size} bytes of a file cannot be mapped: {why}") from error
         super().__init__(memory, size, writable=writable)
 
-    def discard(self, offset: int = 0, length: int | None = None) -> None:
+    def discard(self, offset: int, length: int) -> None:
         """Make bytes zero, for everybody who has or maps the file, and free their pages.
 
-        ``offset`` and ``length`` are whole pages, and without them it is all.  It cannot fail
-        for want of anything, not even of a descriptor.
+        ``offset`` and ``length`` are whole pages.  It cannot fail for want of anything, not even
+        of a descriptor.
         """
-        length = self.size - offset if length is None else length
         assert 0 <= offset <= offset + length <= self.size
         self._memory.madvise(mmap.MADV_REMOVE, offset, length)
 

@@ -6,6 +6,7 @@ import random
 import crc32c
 
 from mdevemu.accel.rest import LIMIT_NS, PATIENCE_NS
+from mdevemu.mdev.migration import Outgoing
 from tests.support.bench import Bench
 from tests.support.native import (
     DESTINATION_HBM,
@@ -37,7 +38,9 @@ def stopped(bench, mdev, patient=True):
 
 def saved(mdev, size=65536):
     """The whole stream of an mdev at rest."""
-    return b"".join(mdev.function.migration.whole(size))
+    out = Outgoing(mdev.function.migration, live=False)
+    out.rest()
+    return b"".join(iter(lambda: out.read(size), b""))
 
 
 def load(bench, mdev, data, size=65536):
