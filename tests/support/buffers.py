@@ -3,7 +3,7 @@
 Numbers are written out here, not taken from the code under test.
 """
 
-from tests.support.native import DATA, DESTINATION_HBM, SOURCE_HBM, Driver
+from tests.support.native import DATA, DESTINATION_HBM, SOURCE_HBM, Driver, descriptor
 
 ALLOCATE, FREE, EXPORT, REVOKE, IMPORT, RELEASE, JOIN = range(1, 8)
 OK, INVALID, NO_ROOM, NO_BUFFER, DENIED = range(5)
@@ -48,6 +48,15 @@ class Owner(Driver):
         pattern = int.from_bytes(bytes([byte]) * 8, "little")
         done = self.run("fill", DESTINATION_HBM, destination=at, length=length, operand=pattern)
         return done.status
+
+    def begin_copy(self, at, length):
+        """The queue of a copy of HBM to memory that is under way, and has moved some of it."""
+        queue = self.queue(0)
+        copy = descriptor("copy", SOURCE_HBM, source=at, destination=DATA, length=length)
+        queue.submit(copy)
+        for _ in range(4):
+            self.bench.parent.step()
+        return queue
 
     def look(self, at, length=PAGE):
         """(status, bytes) of HBM, as the engines see it."""

@@ -32,7 +32,6 @@ from tests.support.native import (
     HBM_UNMAPPED,
     SOURCE_HBM,
     SUCCESS,
-    descriptor,
 )
 
 SIZE = 4 * MIB
@@ -200,10 +199,7 @@ def test_mapped_buffer_that_was_freed_is_unmapped_before_it_is_scrubbed(either):
 
 def test_command_whose_buffer_is_freed_meanwhile_ends_there(either):
     at = either.must(ALLOCATE | MAPPED, MIB)
-    queue = either.queue(0)
-    queue.submit(descriptor("copy", SOURCE_HBM, source=at, destination=DATA, length=MIB))
-    for _ in range(4):
-        either.bench.parent.step()
+    queue = either.begin_copy(at, MIB)
     either.must(FREE, at)
     either.bench.work()
     (done,) = queue.reap()

@@ -25,13 +25,10 @@ from tests.support.buffers import (
 )
 from tests.support.moving import load, saved, stopped
 from tests.support.native import (
-    DATA,
     DESTINATION_HBM,
     HBM_UNMAPPED,
-    SOURCE_HBM,
     SUCCESS,
     WRITE_FAULT,
-    descriptor,
 )
 
 
@@ -166,11 +163,7 @@ def test_what_is_over_is_reachable_no_more(pair, end, how):
 def test_buffer_revoked_in_the_middle_of_a_command_ends_it(pair):
     red, blue = pair
     _, handle, there = shared(red, blue, MIB)
-    queue = blue.queue(0)
-    copy = descriptor("copy", SOURCE_HBM, source=there, destination=DATA, length=MIB)
-    queue.submit(copy)
-    for _ in range(4):
-        blue.bench.parent.step()
+    queue = blue.begin_copy(there, MIB)
     red.must(REVOKE, handle)
     blue.bench.work()
     (done,) = queue.reap()
